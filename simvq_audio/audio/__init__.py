@@ -1,0 +1,23 @@
+"""Reading, writing and resampling of recordings, block by block in flat memory."""
+
+from __future__ import annotations
+
+from simvq_audio.audio.files import (
+    AUDIO_SUFFIXES,
+    AudioReader,
+    AudioWriter,
+    output_format,
+    read_audio,
+)
+from simvq_audio.audio.resample import Resampler, resample, resampled_length
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "AudioReader",
+    "AudioWriter",
+    "Resampler",
+    "output_format",
+    "read_audio",
+    "resample",
+    "resampled_length",
+]

@@ -1,0 +1,30 @@
+"""The ``.codes`` file: model indices packed into bits, with what a decoder needs beside them.
+
+The layout is described in ``docs/file-format.md``.
+"""
+
+from __future__ import annotations
+
+from simvq_audio.bitstream.codes import (
+    CODING_FIXED_WIDTH,
+    HEADER_BYTES,
+    MAGIC,
+    MAX_CHANNELS,
+    MAX_CODEBOOK_SIZE,
+    OVERHEAD_BYTES,
+    TRAILER_BYTES,
+    VERSION,
+    Codes,
+)
+
+__all__ = [
+    "CODING_FIXED_WIDTH",
+    "HEADER_BYTES",
+    "MAGIC",
+    "MAX_CHANNELS",
+    "MAX_CODEBOOK_SIZE",
+    "OVERHEAD_BYTES",
+    "TRAILER_BYTES",
+    "VERSION",
+    "Codes",
+]

@@ -1,0 +1,324 @@
+"""The codes of one recording, and the ``.codes`` file that holds them."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simvq_audio.atomic import atomic_path
+from simvq_audio.bitstream.packing import pack_indices, packed_size, unpack_indices
+from simvq_audio.errors import CodesError
+
+MAGIC = b"SVQC"
+VERSION = 1
+CODING_FIXED_WIDTH = 0
+
+# Magic, version, payload coding, channels, fingerprint, sample rate, codebook size - 1,
+# sample count, frame count; the byte strings after the first are fields that struct has no
+# integer type for.
+_HEADER = struct.Struct(">4sBBB6s3s3s5sI")
+_CRC = struct.Struct(">I")
+
+HEADER_BYTES = _HEADER.size
+TRAILER_BYTES = _CRC.size
+OVERHEAD_BYTES = HEADER_BYTES + TRAILER_BYTES
+
+MAX_CHANNELS = 255
+MAX_CODEBOOK_SIZE = 262144
+_MAX_SAMPLE_RATE = 2**24 - 1
+_MAX_SAMPLES = 2**40 - 1
+_MAX_FRAMES = 2**32 - 1
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What an encoder makes of one recording: one index per channel and frame.
+
+    Two objects are equal when every field and every index is equal.
+
+    Attributes:
+        indices: int32, shape (channels, frames), read-only and C-contiguous. The constructor
+            takes any integer dtype, takes shape (frames,) as one channel, and copies.
+        codebook_size: number of codebook entries, 2 to 262144; each index is below it.
+        fingerprint: 12 lowercase hex digits that name the model; only that model can decode.
+        sample_rate: of the original recording, Hz, 1 to 2**24 - 1.
+        num_samples: samples per channel of the original recording, at ``sample_rate``. Zero
+            exactly when there are no frames, which stands for an empty recording.
+
+    Raises:
+        CodesError: a field has the wrong type, shape or range.
+    """
+
+    indices: np.ndarray
+    codebook_size: int
+    fingerprint: str
+    sample_rate: int
+    num_samples: int
+
+    def __post_init__(self) -> None:
+        try:
+            indices = np.asarray(self.indices)
+        except (TypeError, ValueError) as error:
+            raise CodesError("indices must be an array of integers") from error
+        if indices.dtype.kind not in "iu":
+            raise CodesError(f"indices must be integers, not {indices.dtype}")
+        if indices.ndim == 1:
+            indices = indices[np.newaxis]
+        if indices.ndim != 2:
+            raise CodesError(
+                f"indices must have the shape (channels, frames) or (frames,), not {indices.shape}"
+            )
+        for name in ("codebook_size", "sample_rate", "num_samples"):
+            # Plain integers, so that arithmetic on NumPy scalars cannot overflow later.
+            object.__setattr__(self, name, _as_int(name, getattr(self, name)))
+        if not isinstance(self.fingerprint, str):
+            raise CodesError(
+                f"the model fingerprint must be a string, not {type(self.fingerprint).__name__}"
+            )
+        if not _FINGERPRINT.fullmatch(self.fingerprint):
+            raise CodesError(
+                f"the model fingerprint must be 12 lowercase hex digits, not {self.fingerprint!r}"
+            )
+        channels, frames = indices.shape
+        _check_fields(channels, frames, self.codebook_size, self.sample_rate, self.num_samples)
+        # Before the cast to int32, which would wrap values of wider types into the range.
+        if indices.size and (indices.min() < 0 or indices.max() >= self.codebook_size):
+            raise CodesError(
+                f"indices run from {indices.min()} to {indices.max()}, but a codebook of "
+                f"{self.codebook_size} entries has 0 to {self.codebook_size - 1}"
+            )
+        # A copy, so that freezing it does not freeze the caller's array.
+        stored = np.array(indices, dtype=np.int32, order="C")
+        stored.setflags(write=False)
+        object.__setattr__(self, "indices", stored)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Codes):
+            return NotImplemented
+        return self._scalars() == other._scalars() and np.array_equal(self.indices, other.indices)
+
+    def __hash__(self) -> int:
+        return hash((self._scalars(), self.indices.shape, self.indices.tobytes()))
+
+    def _scalars(self) -> tuple[int, str, int, int]:
+        return self.codebook_size, self.fingerprint, self.sample_rate, self.num_samples
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.indices.shape[0]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames per channel."""
+        return self.indices.shape[1]
+
+    @property
+    def bits_per_code(self) -> int:
+        """Bits that one index takes in the file: ceil(log2(codebook_size))."""
+        return _bits_per_code(self.codebook_size)
+
+    @property
+    def duration(self) -> float:
+        """Length of the original recording in seconds."""
+        return self.num_samples / self.sample_rate
+
+    @property
+    def payload_bits(self) -> int:
+        """Bits that all indices of all channels take, without header, padding and CRC."""
+        return self.channels * self.num_frames * self.bits_per_code
+
+    @property
+    def payload_bitrate(self) -> float:
+        """``payload_bits`` per second of recording, bit/s; 0.0 for an empty recording."""
+        return self.payload_bits / self.duration if self.num_samples else 0.0
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a ``.codes`` file; equal codes give equal bytes."""
+        header = _HEADER.pack(
+            MAGIC,
+            VERSION,
+            CODING_FIXED_WIDTH,
+            self.channels,
+            bytes.fromhex(self.fingerprint),
+            self.sample_rate.to_bytes(3, "big"),
+            (self.codebook_size - 1).to_bytes(3, "big"),
+            self.num_samples.to_bytes(5, "big"),
+            self.num_frames,
+        )
+        payload = pack_indices(self.indices.reshape(-1), self.bits_per_code)
+        crc = zlib.crc32(payload, zlib.crc32(header))
+        return b"".join((header, payload, _CRC.pack(crc)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Codes:
+        """Read the content of a ``.codes`` file.
+
+        Nothing is allocated for the indices before length, CRC and header are found sound.
+
+        Raises:
+            CodesError: the bytes are not a whole, undamaged file of a known version.
+        """
+        _check_layout(data[:HEADER_BYTES], len(data))
+        payload_end = len(data) - TRAILER_BYTES
+        (crc,) = _CRC.unpack_from(data, payload_end)
+        if zlib.crc32(memoryview(data)[:payload_end]) != crc:
+            raise CodesError(
+                "the file was altered or damaged (its checksum does not match); copy it again"
+            )
+        _, _, _, channels, fingerprint, rate, size, samples, frames = _HEADER.unpack_from(data)
+        codebook_size = int.from_bytes(size, "big") + 1
+        sample_rate = int.from_bytes(rate, "big")
+        num_samples = int.from_bytes(samples, "big")
+        try:
+            # First the header alone: it decides how much memory unpacking takes.
+            _check_fields(channels, frames, codebook_size, sample_rate, num_samples)
+            indices = unpack_indices(
+                data[HEADER_BYTES:payload_end],
+                channels * frames,
+                _bits_per_code(codebook_size),
+            )
+            return cls(
+                indices=indices.reshape(channels, frames),
+                codebook_size=codebook_size,
+                fingerprint=fingerprint.hex(),
+                sample_rate=sample_rate,
+                num_samples=num_samples,
+            )
+        except CodesError as error:
+            # The CRC fits, so this is what the writer wrote: copying again would not help.
+            raise CodesError(
+                f"the file was written wrongly ({error}); encode the recording again"
+            ) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.codes`` file that appears whole or not at all.
+
+        Raises:
+            CodesError: the file cannot be written.
+        """
+        data = self.to_bytes()
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        except (OSError, ValueError) as error:
+            raise CodesError(
+                f"{_one_line(path)}: cannot be written ({_reason(error)}); "
+                f"check the folder and the free space"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Codes:
+        """Read a ``.codes`` file.
+
+        The size of the file is compared with its header before the payload is read.
+
+        Raises:
+            CodesError: the file cannot be read, or is not a whole, undamaged file of a known
+                version; the message begins with the path.
+        """
+        try:
+            # Before opening, since opening a pipe would wait for a writer.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise CodesError("not a regular file; give the path of a .codes file")
+            with Path(path).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                _check_layout(file.read(HEADER_BYTES), size)
+                file.seek(0)
+                return cls.from_bytes(file.read(size))
+        except CodesError as error:
+            raise CodesError(f"{_one_line(path)}: {error}") from error
+        # ValueError is what a path with a null character gives.
+        except (OSError, ValueError) as error:
+            raise CodesError(
+                f"{_one_line(path)}: cannot be read ({_reason(error)}); check the path"
+            ) from error
+
+
+def _bits_per_code(codebook_size: int) -> int:
+    return (codebook_size - 1).bit_length()
+
+
+def _as_int(name: str, value: object) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise CodesError(f"{name} must be an integer, not {type(value).__name__}") from error
+
+
+def _check_fields(
+    channels: int, frames: int, codebook_size: int, sample_rate: int, num_samples: int
+) -> None:
+    """Raise CodesError if a number is outside what the format or this library allows."""
+    for name, value, low, high in (
+        ("channel count", channels, 1, MAX_CHANNELS),
+        ("frame count", frames, 0, _MAX_FRAMES),
+        ("codebook size", codebook_size, 2, MAX_CODEBOOK_SIZE),
+        ("sample rate", sample_rate, 1, _MAX_SAMPLE_RATE),
+        ("sample count", num_samples, 0, _MAX_SAMPLES),
+    ):
+        if not low <= value <= high:
+            raise CodesError(f"the {name} must be {low} to {high}, not {value}")
+    if (frames == 0) != (num_samples == 0):
+        raise CodesError(
+            f"{frames} frames cannot stand for {num_samples} samples; "
+            f"both are zero for an empty recording, neither otherwise"
+        )
+
+
+def _check_layout(head: bytes, size: int) -> None:
+    """Check what can be told from the header and the size alone: magic, version, length.
+
+    Args:
+        head: the first 28 bytes of the file, or all of a shorter file.
+        size: bytes in the whole file.
+
+    Raises:
+        CodesError: not a ``.codes`` file, one of a later version, or one of the wrong length.
+    """
+    # A file cut inside the magic is still better called truncated than foreign.
+    if head[:4] != MAGIC[: len(head)]:
+        raise CodesError("not a .codes file; give a file that the encoder wrote")
+    if len(head) > 4 and head[4] != VERSION:
+        raise CodesError(f"file version {head[4]} is not known to this version; update simvq-audio")
+    # Ahead of the length, which follows from the frame count under this coding only.
+    if len(head) > 5 and head[5] != CODING_FIXED_WIDTH:
+        raise CodesError(
+            f"payload coding {head[5]} is not known to this version; update simvq-audio"
+        )
+    if len(head) < HEADER_BYTES:
+        raise CodesError(
+            f"the file is truncated: at least {OVERHEAD_BYTES} bytes expected, {size} found; "
+            f"copy it again"
+        )
+    _, _, _, channels, _, _, codebook_field, _, frames = _HEADER.unpack(head)
+    bits = _bits_per_code(int.from_bytes(codebook_field, "big") + 1)
+    expected = OVERHEAD_BYTES + packed_size(channels * frames, bits)
+    if size < expected:
+        raise CodesError(
+            f"the file is truncated: {expected} bytes expected, {size} found; copy it again"
+        )
+    if size > expected:
+        raise CodesError(
+            f"the file is too long: {expected} bytes expected, {size} found; copy it again"
+        )
+
+
+def _one_line(path: str | os.PathLike[str]) -> str:
+    """The path as text, escaped if it would not print on one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,288 @@
+"""The commands and their options, and what happens to exceptions."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simvq_audio.cli import inspect
+from simvq_audio.cli.console import (
+    PROGRAM,
+    STANDARD_STREAM,
+    CommandError,
+    os_error_text,
+    print_message,
+    print_problem,
+)
+from simvq_audio.cli.options import (
+    BatchSecondsOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    Settings,
+)
+from simvq_audio.errors import SimvqAudioError
+
+_INTERRUPTED = 130
+
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio encode speech.wav speech.codes
+
+simvq-audio decode speech.codes speech.flac
+
+simvq-audio encode recordings/ codes/ --device cuda
+
+ffmpeg -v error -i talk.m4a -f wav - | simvq-audio encode - talk.codes
+
+simvq-audio info speech.codes
+"""
+_ENCODE_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio encode speech.wav speech.codes
+
+simvq-audio encode speech.wav tokens.npy
+
+simvq-audio encode recordings/ codes/ --json > report.json
+
+simvq-audio encode - - < speech.wav | simvq-audio decode - - > decoded.wav
+"""
+_DECODE_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio decode speech.codes speech.wav
+
+simvq-audio decode tokens.npy speech.wav
+
+simvq-audio decode codes/ decoded/ --format flac
+"""
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Tracebacks of bugs are for bug reports, which plain ones suit better.
+    pretty_exceptions_enable=False,
+    epilog=_EXAMPLES,
+)
+
+
+class AudioFormat(str, Enum):
+    """What ``decode`` writes."""
+
+    wav = "wav"
+    flac = "flac"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from simvq_audio import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Neural audio codec: speech and other sound at very low bit rates."""
+
+
+@app.command(epilog=_ENCODE_EXAMPLES)
+def encode(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A recording, a folder, or - for standard input.")
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="A .codes file, .npy for bare indices, a folder, or - for standard output.",
+        ),
+    ],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    batch_seconds: BatchSecondsOption = 30.0,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode a recording, or every recording of a folder.
+
+    Of a folder, hidden files are left out, and files whose output exists are skipped.
+    """
+    settings = Settings(model, device, batch_seconds, force, quiet, as_json)
+    if _is_folder(source):
+        from simvq_audio.cli.batch import encode_folder
+
+        encode_folder(source, target, settings)
+    else:
+        from simvq_audio.cli.coding import encode_file
+
+        encode_file(source, target, settings)
+
+
+@app.command(epilog=_DECODE_EXAMPLES)
+def decode(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="A .codes or .npy file, a folder of them, or - for standard input."
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="A .wav or .flac file, a folder, or - for WAV on standard output."
+        ),
+    ],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    native_rate: Annotated[
+        bool,
+        typer.Option("--native-rate", help="Write at the model's sample rate, not the original."),
+    ] = False,
+    audio_format: Annotated[
+        AudioFormat | None,
+        typer.Option(
+            "--format",
+            help="What to write for a folder. Default: wav. A single file has its suffix.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_seconds: BatchSecondsOption = 30.0,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode a file of codes, or every one of a folder.
+
+    The recording has its original sample rate and length. From .npy, which does not hold them,
+    it has the model's.
+    """
+    settings = Settings(model, device, batch_seconds, force, quiet, as_json)
+    if _is_folder(source):
+        from simvq_audio.cli.batch import decode_folder
+
+        suffix = f".{(audio_format or AudioFormat.wav).value}"
+        decode_folder(source, target, native_rate, suffix, settings)
+    else:
+        from simvq_audio.cli.coding import decode_file
+
+        suffix = ".wav" if target == STANDARD_STREAM else Path(target).suffix.lower()
+        if audio_format is not None and suffix != f".{audio_format.value}":
+            raise CommandError(
+                f"{target}: --format {audio_format.value} is for folders; "
+                f"a single file has the format of its suffix, and - is wav"
+            )
+        decode_file(source, target, native_rate, settings)
+
+
+app.command("info")(inspect.info)
+app.command("models")(inspect.models)
+
+
+@app.command("import-published")
+def import_published(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint published by its authors.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model file to write.")],
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Take the last weights, not their moving average."),
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Convert a published checkpoint into a model file for --model."""
+    from simvq_audio.cli.paths import refuse_same, refuse_target_file
+
+    refuse_same(str(checkpoint), str(out))
+    refuse_target_file(out, force=force)
+    # The slow import comes after the checks.
+    from simvq_audio.model.published_import import import_published as convert
+
+    summary = convert(checkpoint, out, raw=raw)
+    print_message(
+        f"{out}: {summary.parameters} parameters, codebook of {summary.codebook_size} entries, "
+        f"{summary.source} weights"
+    )
+
+
+def _is_folder(path: str) -> bool:
+    return path != STANDARD_STREAM and Path(path).is_dir()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program; a user's mistake gives one line on standard error.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Raises:
+        SystemExit: 0 when all is done, 1 upon an error, 2 upon wrong usage, 130 upon Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names can hold what the terminal's encoding does not.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _run(arguments)
+    finally:
+        _flush_output()
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        app(args=arguments, prog_name=PROGRAM)
+    except SimvqAudioError as error:
+        print_problem("error", str(error))
+    except OSError as error:
+        print_problem("error", os_error_text(error))
+    except SystemExit as error:
+        # How Typer passes on a KeyboardInterrupt.
+        if error.code == _INTERRUPTED:
+            print_problem("error", "interrupted")
+        raise
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print_problem("error", "out of memory; try a smaller --batch-seconds or --device cpu")
+    raise SystemExit(1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By name, since torch may not be loaded. On the CPU its error is a bare RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
+def _flush_output() -> None:
+    """Flush standard output here, where a closed pipe (``| head``) can end quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits; that must have somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,118 @@
+"""The commands that say what a file or the installation holds; none of them needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simvq_audio.cli.console import describe_duration, describe_size, print_json, print_message
+from simvq_audio.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from simvq_audio.bitstream import Codes
+
+
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .codes file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a .codes file holds, without decoding it."""
+    from simvq_audio.bitstream import Codes
+    from simvq_audio.embedded import embedded_models
+
+    codes = Codes.load(file)
+    names = [model.name for model in embedded_models() if model.fingerprint == codes.fingerprint]
+    facts = _facts(file, codes, names[0] if names else None)
+    if as_json:
+        print_json(facts)
+        return
+    model = facts["model"] or "another model, not one built in"
+    rows = {
+        "file": f"{file}, {describe_size(facts['file_bytes'])}",
+        "recording": (
+            f"{describe_duration(codes.duration)}, {codes.channels} "
+            f"channel{'s' * (codes.channels > 1)} at {codes.sample_rate} Hz, "
+            f"{codes.num_samples} samples"
+        ),
+        "codes": (
+            f"{codes.num_frames} frames of {codes.bits_per_code} bits, "
+            f"codebook of {codes.codebook_size} entries"
+        ),
+        "bit rate": (
+            f"{facts['file_kbps']:.3f} kbit/s, {facts['file_without_header_kbps']:.3f} without "
+            f"the {facts['header_bytes']} bytes of header and checksum"
+        ),
+        "model": f"{model}, fingerprint {codes.fingerprint}",
+    }
+    print_message(_table(rows))
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List the models that are built in."""
+    from simvq_audio.embedded import embedded_models
+
+    entries: list[dict[str, Any]] = [
+        {
+            "name": model.name,
+            "fingerprint": model.fingerprint,
+            "sample_rate": model.sample_rate,
+            "frame_rate": model.frame_rate,
+            "codebook_size": model.codebook_size,
+            "kbps": model.bitrate / 1000,
+            "parameters": model.parameters,
+            "file_bytes": model.file_bytes,
+            "licence": model.licence,
+            "description": model.description,
+            "path": str(model.path),
+        }
+        for model in embedded_models()
+    ]
+    if as_json:
+        print_json({"models": entries})
+        return
+    texts = []
+    for entry in entries:
+        rows = {
+            "fingerprint": entry["fingerprint"],
+            "codes": (
+                f"{entry['kbps']:.3f} kbit/s: {entry['frame_rate']:g} frames per second, "
+                f"codebook of {entry['codebook_size']} entries"
+            ),
+            "audio": f"{entry['sample_rate']} Hz",
+            "size": f"{entry['parameters']} parameters, {describe_size(entry['file_bytes'])}",
+            "licence": entry["licence"],
+        }
+        texts.append(f"{entry['name']}: {entry['description']}\n{_table(rows)}")
+    print_message("\n\n".join(texts) or "no model is built in")
+
+
+def _facts(file: Path, codes: Codes, model: str | None) -> dict[str, Any]:
+    from simvq_audio.bitstream import OVERHEAD_BYTES
+
+    size = file.stat().st_size
+    # Bits per millisecond are kbit/s; an empty recording has none.
+    per_byte = 8 / codes.duration / 1000 if codes.num_samples else 0.0
+    return {
+        "file": str(file),
+        "file_bytes": size,
+        "header_bytes": OVERHEAD_BYTES,
+        "seconds": codes.duration,
+        "channels": codes.channels,
+        "sample_rate": codes.sample_rate,
+        "num_samples": codes.num_samples,
+        "frames": codes.num_frames,
+        "codebook_size": codes.codebook_size,
+        "bits_per_code": codes.bits_per_code,
+        "file_kbps": size * per_byte,
+        "file_without_header_kbps": (size - OVERHEAD_BYTES) * per_byte,
+        "payload_kbps": codes.payload_bitrate / 1000,
+        "fingerprint": codes.fingerprint,
+        "model": model,
+    }
+
+
+def _table(rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())

@@ -1,0 +1,69 @@
+"""The arguments and options that commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from simvq_audio.codec import Codec
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model: a file, a folder or a Hugging Face repository. Default: the one built in.",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+]
+BatchSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--batch-seconds",
+        min=1.0,
+        help="Seconds of audio in one pass of the model. Less needs less memory.",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose for one ``encode`` or ``decode``.
+
+    Attributes:
+        model: a path, a repository id, or None for the embedded model.
+        device: where the model runs.
+        batch_seconds: seconds of audio in one pass of the model.
+        force: overwrite existing files.
+        quiet: print errors only.
+        as_json: print one JSON object in place of a message.
+    """
+
+    model: str | None
+    device: str
+    batch_seconds: float
+    force: bool
+    quiet: bool
+    as_json: bool
+
+    def load_codec(self) -> Codec:
+        """Load the model; the slow part of a command, so everything else is checked before.
+
+        Raises:
+            ModelError: the model cannot be found or read.
+            ConfigError: there is no such device.
+        """
+        from simvq_audio.codec import Codec
+
+        return Codec.load(self.model, device=self.device, batch_seconds=self.batch_seconds)

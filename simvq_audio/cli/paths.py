@@ -1,0 +1,113 @@
+"""Which files a command reads and writes, and what it refuses before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from simvq_audio.cli.console import CommandError, os_error_text
+
+CODES_SUFFIX = ".codes"
+INDICES_SUFFIX = ".npy"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of a folder, and the file that is made of it."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One file of a folder that gave nothing, and why, in one line."""
+
+    source: Path
+    reason: str
+
+
+def refuse_same(source: str, target: str) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        CommandError: both paths lead to the same file or folder.
+    """
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise CommandError(f"{target}: IN and OUT are the same path")
+
+
+def refuse_target_file(target: Path, *, force: bool) -> None:
+    """Refuse an output file that cannot be made, or must not be.
+
+    Raises:
+        CommandError: it is a folder, its folder does not exist, or it exists without ``force``.
+    """
+    if target.is_dir():
+        raise CommandError(f"{target}: is a folder; give the name of a file as OUT")
+    if not target.parent.is_dir():
+        raise CommandError(f"{target.parent}: no such folder; make it first")
+    if target.exists() and not force:
+        raise CommandError(f"{target}: exists; --force overwrites it")
+
+
+def refuse_target_folder(target: Path) -> None:
+    """Refuse an output folder that is a file.
+
+    Raises:
+        CommandError: it exists and is no folder.
+    """
+    if target.exists() and not target.is_dir():
+        raise CommandError(f"{target}: is a file; IN is a folder, so OUT must be one")
+
+
+def find_jobs(
+    source: Path, target: Path, suffixes: Collection[str], target_suffix: str
+) -> tuple[list[Job], list[Failure]]:
+    """Find the files of a folder and mirror their paths under another folder.
+
+    Hidden files and folders are left out: what systems leave there, such as ``._a.wav``, has
+    the suffix of a recording without being one.
+
+    Args:
+        source: the folder to search, with everything below it.
+        target: the folder to mirror it to.
+        suffixes: lowercase suffixes of the files wanted.
+        target_suffix: the suffix of the files to be made.
+
+    Returns:
+        the jobs, sorted by path, and as failures the folders that cannot be read and the files
+        of which several would become one.
+
+    Raises:
+        CommandError: the folder has no such file.
+    """
+    sources_of: defaultdict[Path, list[Path]] = defaultdict(list)
+    failures: list[Failure] = []
+
+    def note(error: OSError) -> None:
+        failures.append(Failure(Path(error.filename), os_error_text(error)))
+
+    for folder, subfolders, names in os.walk(source, onerror=note):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix.lower() in suffixes and not name.startswith("."):
+                mirrored = target / path.relative_to(source)
+                sources_of[mirrored.with_suffix(target_suffix)].append(path)
+    if not sources_of and not failures:
+        raise CommandError(
+            f"{source}: holds no file with a suffix of {', '.join(sorted(suffixes))}"
+        )
+    jobs = []
+    for made, sources in sources_of.items():
+        if len(sources) == 1:
+            jobs.append(Job(sources[0], made))
+            continue
+        together = " and ".join(path.name for path in sources)
+        reason = f"{together} would all become {made.name}; rename them"
+        failures.extend(Failure(path, reason) for path in sources)
+    return jobs, failures

@@ -1,0 +1,29 @@
+"""The exceptions that a user's mistake can raise.
+
+Each carries one line that says what is wrong and what to do about it. All are ``ValueError`` so
+that library users can catch either the precise class or the broad one.
+"""
+
+
+class SimvqAudioError(ValueError):
+    """Base class of everything this package raises for bad input."""
+
+
+class AudioError(SimvqAudioError):
+    """A recording cannot be read, or holds what no codec can code (NaN, for instance)."""
+
+
+class CodesError(SimvqAudioError):
+    """A ``.codes`` or ``.npy`` file is damaged, of an unknown version, or of another model."""
+
+
+class ModelError(SimvqAudioError):
+    """A model file or checkpoint is damaged, incomplete or cannot be found."""
+
+
+class ConfigError(SimvqAudioError):
+    """A configuration holds an unknown key or a value out of range."""
+
+
+class MissingExtraError(SimvqAudioError, ImportError):
+    """A command needs an optional dependency; the message names the extra that brings it."""

@@ -1,0 +1,82 @@
+"""ConvNeXt blocks at frame rate, the body of both encoder and decoder.
+
+Tensors are (batch, frames, channels) here: every layer but the depthwise convolution is a matrix
+product over channels, and stays one without copies.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution, LayerNorm, two linear layers with GELU, layer scale, residual.
+
+    Source: Liu et al., "A ConvNet for the 2020s", in one dimension as in Vocos (gemelo-ai/vocos).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, kernel_size: int, layer_scale: float) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, hidden_dim)
+        self.pwconv2 = nn.Linear(hidden_dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> the same; ``mask`` (batch, frames, 1) zeroes what lies outside.
+
+        The mask makes frames beyond an item's end look like the convolution's zero padding, so an
+        item gives the same result alone and in a batch of longer ones.
+        """
+        y = x if mask is None else x * mask
+        # As a 2-D convolution of height 1: oneDNN's depthwise kernels are faster for it.
+        y = F.conv2d(
+            y.transpose(1, 2).unsqueeze(2),
+            self.dwconv.weight.unsqueeze(2),
+            self.dwconv.bias,
+            padding=(0, self.dwconv.padding[0]),
+            groups=self.dwconv.groups,
+        )
+        y = self.norm(y.squeeze(2).transpose(1, 2))
+        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        return x + self.gamma * y
+
+
+class ConvNeXtStack(nn.Module):
+    """LayerNorm, ``blocks`` ConvNeXt blocks, LayerNorm.
+
+    Linear layers start from a normal of standard deviation 0.02 (truncated) and layer scales from
+    1/blocks, as in Vocos.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, blocks: int, kernel_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.convnext = nn.ModuleList(
+            ConvNeXtBlock(dim, hidden_dim, kernel_size, 1 / blocks) for _ in range(blocks)
+        )
+        self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.context_frames = blocks * (kernel_size // 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> the same, ``mask`` as in ``ConvNeXtBlock``."""
+        x = self.norm(x)
+        for block in self.convnext:
+            x = block(x, mask)
+        return self.final_layer_norm(x)
+
+
+def init_vocos(module: nn.Module) -> None:
+    """Initialise linear and convolution layers as Vocos does; for ``Module.apply``."""
+    if isinstance(module, (nn.Conv1d, nn.Linear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def frame_mask(frames: Tensor, total: int) -> Tensor:
+    """(batch,) frame counts -> (batch, total, 1) float mask, 1 inside and 0 beyond the end."""
+    return (torch.arange(total, device=frames.device) < frames[:, None]).unsqueeze(2).float()

@@ -1,0 +1,71 @@
+"""The decoder of both models: ConvNeXt backbone at frame rate, inverse STFT head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from simvq_audio.model.attention_prenet import AttentionPrenet
+from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos
+from simvq_audio.model.config import DecoderConfig
+from simvq_audio.model.frames import IstftHead
+from simvq_audio.model.streaming import Stream, WindowedStream
+
+
+class Decoder(nn.Module):
+    """Latent -> Conv1d -> (attention prenet) -> ConvNeXt stack -> inverse STFT -> waveform.
+
+    Source: Vocos (gemelo-ai/vocos); the prenet is WavTokenizer's.
+    """
+
+    def __init__(self, config: DecoderConfig, latent_dim: int) -> None:
+        super().__init__()
+        self.hop_length = config.hop_length
+        kernel = config.kernel_size
+        self.embed = nn.Conv1d(latent_dim, config.dim, kernel, padding=kernel // 2)
+        self.prenet = AttentionPrenet(config.dim) if config.attention_prenet else None
+        self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, kernel)
+        self.head = IstftHead(config.dim, config.n_fft, config.hop_length)
+        for part in (self.embed, self.stack, self.head):
+            part.apply(init_vocos)
+        self.finite = self.prenet is None
+        self.context_frames = (
+            kernel // 2 + self.stack.context_frames + self.head.context_frames
+            if self.finite
+            else config.overlap_frames
+        )
+
+    def forward(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(batch, latent_dim, frames) -> (batch, frames * hop_length) waveform.
+
+        Args:
+            frames: (batch,) frame counts of items that are shorter than the batch; each item's
+                samples are then what they would be alone, and what follows its end is undefined.
+        """
+        if latent.shape[-1] == 0:
+            return latent.new_zeros(latent.shape[0], 0)
+        if frames is None:
+            return self._decode(latent, None)
+        if self.finite:
+            return self._decode(latent, frame_mask(frames, latent.shape[-1]))
+        # Attention and GroupNorm see the whole utterance: padding would change every frame.
+        waveform = latent.new_zeros(latent.shape[0], latent.shape[-1] * self.hop_length)
+        for row, (item, count) in enumerate(zip(latent, frames.tolist())):
+            waveform[row, : count * self.hop_length] = self(item[None, :, :count])
+        return waveform
+
+    def _decode(self, latent: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            latent = latent * mask.transpose(1, 2)
+        x = self.embed(latent).transpose(1, 2)
+        if self.prenet is not None:
+            x = self.prenet(x)
+        x = self.stack(x, mask)
+        return self.head(x, mask)
+
+    def stream(self) -> Stream:
+        """A stream from latent (batch, latent_dim, frames) to waveform.
+
+        Exact for any cutting when the receptive field is finite; otherwise every piece is decoded
+        with ``overlap_frames`` frames of context on either side.
+        """
+        return WindowedStream(self, self.context_frames, 1, self.hop_length)

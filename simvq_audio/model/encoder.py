@@ -1,0 +1,59 @@
+"""The compact model's encoder: all of its work happens at frame rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos
+from simvq_audio.model.config import SpectralEncoderConfig
+from simvq_audio.model.frames import FramedStft, frame_count
+from simvq_audio.model.streaming import Stream, WindowedStream
+
+
+class SpectralEncoder(nn.Module):
+    """STFT -> compressed magnitude, real and imaginary parts -> ConvNeXt blocks -> latent.
+
+    The magnitude stands beside the complex parts because the first layer is linear and could not
+    form it; the complex parts let the model keep what it can of the phase.
+    """
+
+    def __init__(self, config: SpectralEncoderConfig, latent_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim = latent_dim
+        self.hop_length = config.hop_length
+        self.stft = FramedStft(config.n_fft, config.hop_length)
+        self.embed = nn.Linear(3 * (config.n_fft // 2 + 1), config.dim)
+        self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, config.kernel_size)
+        self.out = nn.Linear(config.dim, latent_dim)
+        self.context_frames = self.stack.context_frames + self.stft.context_frames
+        self.apply(init_vocos)
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(batch, samples) -> (batch, latent_dim, frames), frames = ceil(samples / hop_length).
+
+        Args:
+            lengths: (batch,) sample counts of items that are shorter than the batch, zero beyond
+                their end; each item's frames are then what they would be alone.
+        """
+        frames = frame_count(waveform.shape[-1], self.hop_length)
+        if frames == 0:
+            return waveform.new_zeros(waveform.shape[0], self.latent_dim, 0)
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = self.stft(waveform.float())
+            magnitude = spectrum.abs().clamp(min=1e-5)
+            compressed = magnitude**self.config.compression
+            scaled = spectrum * (compressed / magnitude)
+            features = torch.cat([compressed, scaled.real, scaled.imag], dim=-1)
+        mask = None
+        if lengths is not None:
+            mask = frame_mask((lengths + self.hop_length - 1) // self.hop_length, frames)
+        x = self.stack(self.embed(features), mask)
+        # The latent leaves in float32: a code must not depend on the precision of the last layer.
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.out(x.float()).transpose(1, 2)
+
+    def stream(self) -> Stream:
+        """A stream from waveform (batch, samples) to latent, exact for any cutting."""
+        return WindowedStream(self, self.context_frames, self.hop_length, 1)

@@ -1,0 +1,118 @@
+"""SimVQ: vector quantisation with a frozen basis under one linear layer (arXiv 2411.02038)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simvq_audio.model.config import QuantizerConfig
+
+# Distances held at once during the search: 2**25 float32 values are 128 MiB.
+_SEARCH_BLOCK = 2**25
+
+
+class Quantized(NamedTuple):
+    """What the quantiser returns.
+
+    Attributes:
+        latent: (batch, latent_dim, frames) chosen entries; the gradient goes straight through.
+        indices: (batch, frames) int64.
+        loss: scalar, codebook term + beta x commitment term, means over all elements.
+    """
+
+    latent: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
+class SimVQ(nn.Module):
+    """Nearest neighbour in ``W(C)``: C frozen and random, W the only thing that learns.
+
+    ``basis`` is C (codebook_size, latent_dim), drawn from N(0, 1/latent_dim) and kept in the
+    model file, since nothing else could bring it back. ``proj`` is W.
+
+    Source: Zhu et al., "Addressing Representation Collapse in Vector Quantized Models with One
+    Linear Layer", and its published audio code (with a bias in W, beta on the encoder's side).
+    """
+
+    basis: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        k, d = config.codebook_size, config.latent_dim
+        self.register_buffer("basis", torch.randn(k, d) * d**-0.5)
+        self.proj = nn.Linear(d, d, bias=config.bias)
+        self._cache: tuple[tuple[object, ...], Tensor, Tensor] | None = None
+
+    def codebook(self) -> Tensor:
+        """The effective codebook W(C), (codebook_size, latent_dim) float32, without gradient.
+
+        Kept between calls and computed anew when W or C has changed in place or been replaced.
+        """
+        return self._cached_codebook()[0]
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantise (batch, latent_dim, frames); see ``Quantized``."""
+        # Autocast would run the projection in half precision, and training would then learn a
+        # codebook that inference does not have.
+        with torch.autocast(latent.device.type, enabled=False):
+            z = latent.float().transpose(1, 2)
+            indices = self._search(z)
+            # W of the chosen rows equals the chosen rows of W(C): no gradient at size K x d.
+            entries = F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
+            codebook_term = F.mse_loss(entries, z.detach())
+            commitment_term = F.mse_loss(z, entries.detach())
+            loss = codebook_term + self.config.commitment * commitment_term
+            straight_through = z + (entries - z).detach()
+        return Quantized(straight_through.transpose(1, 2), indices, loss)
+
+    @torch.no_grad()
+    def encode(self, latent: Tensor) -> Tensor:
+        """(batch, latent_dim, frames) -> indices (batch, frames) int64."""
+        with torch.autocast(latent.device.type, enabled=False):
+            return self._search(latent.float().transpose(1, 2))
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """(batch, frames) indices -> (batch, latent_dim, frames) entries of W(C).
+
+        Raises:
+            IndexError: an index lies outside the codebook (on the CPU).
+        """
+        return self.codebook()[indices].transpose(1, 2)
+
+    @torch.no_grad()
+    def _search(self, z: Tensor) -> Tensor:
+        """Index of the nearest entry for each of (..., latent_dim) float32 vectors, in blocks.
+
+        |z|^2 is left out: it is the same for every entry. A block holds at most
+        ``_SEARCH_BLOCK`` distances, whatever the codebook's size.
+        """
+        codebook, half_norms = self._cached_codebook()
+        flat = z.detach().reshape(-1, z.shape[-1])
+        rows = max(1, _SEARCH_BLOCK // codebook.shape[0])
+        transposed = codebook.t()
+        best = [
+            torch.addmm(half_norms, block, transposed, alpha=-1).argmin(dim=1)
+            for block in flat.split(rows)
+        ]
+        indices = torch.cat(best) if best else flat.new_empty(0, dtype=torch.long)
+        return indices.view(z.shape[:-1])
+
+    @torch.no_grad()
+    def _cached_codebook(self) -> tuple[Tensor, Tensor]:
+        """(W(C), half the squared norm of each row)."""
+        weight, bias = self.proj.weight, self.proj.bias
+        # In-place changes (an optimiser step, load_state_dict) raise a tensor's version; moves
+        # and replacements change its storage.
+        key = tuple(
+            (t.data_ptr(), t._version, t.device) for t in (weight, bias, self.basis) if t is not None
+        )
+        if self._cache is None or self._cache[0] != key:
+            with torch.autocast(weight.device.type, enabled=False):
+                codebook = F.linear(self.basis, weight, bias).detach()
+            self._cache = (key, codebook, 0.5 * codebook.square().sum(dim=1))
+        return self._cache[1], self._cache[2]

@@ -1,0 +1,67 @@
+"""Coding in pieces, with the result of coding whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Stream(Protocol):
+    """Takes an input in pieces of any length, gives the output as soon as it is settled."""
+
+    def push(self, piece: Tensor, final: bool = False) -> Tensor:
+        """Append ``piece`` (time in the last dimension); return the output that is now settled.
+
+        With ``final`` the rest comes out, and the stream must not be used again.
+        """
+        ...
+
+
+class WindowedStream:
+    """Streams a module of finite receptive field by giving it overlapping windows.
+
+    Each window carries ``context`` frames on either side of the frames that it settles, except
+    where the recording itself ends, so that the edges see the same padding as in one piece.
+
+    Args:
+        process: input (batch, ..., frames * in_hop) -> output (batch, ..., frames * out_hop).
+        context: frames that an output frame depends on, on either side.
+        in_hop: input elements a frame (the hop length for an encoder, 1 for a decoder).
+        out_hop: output elements a frame.
+    """
+
+    def __init__(
+        self, process: Callable[[Tensor], Tensor], context: int, in_hop: int, out_hop: int
+    ) -> None:
+        self._process = process
+        self._context = context
+        self._in_hop = in_hop
+        self._out_hop = out_hop
+        self._pending: Tensor | None = None  # input from frame _start on
+        self._start = 0
+        self._settled = 0
+
+    def push(self, piece: Tensor, final: bool = False) -> Tensor:
+        """See ``Stream.push``."""
+        if self._pending is not None:
+            piece = torch.cat([self._pending, piece], dim=-1)
+        self._pending = piece
+        length = piece.shape[-1]
+        # The last frame of a recording may be part full; before the end only whole ones count.
+        frames = -(-length // self._in_hop) if final else length // self._in_hop
+        end = self._start + frames - (0 if final else self._context)
+        if end <= self._settled:
+            # Nothing is settled yet: an empty output of the right shape, from an empty input.
+            return self._process(piece[..., :0])
+        window = piece if final else piece[..., : frames * self._in_hop]
+        output = self._process(window)
+        first = (self._settled - self._start) * self._out_hop
+        output = output[..., first : (end - self._start) * self._out_hop]
+        self._settled = end
+        start = max(0, end - self._context)
+        self._pending = piece[..., (start - self._start) * self._in_hop :].clone()
+        self._start = start
+        return output

@@ -1,0 +1,59 @@
+"""Where a model comes from: the package, a file, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from simvq_audio.embedded import embedded_model
+from simvq_audio.errors import MissingExtraError, ModelError
+
+MODEL_FILE = "model.safetensors"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate_model(source: str | os.PathLike[str] | None) -> Path:
+    """The file of a model.
+
+    Args:
+        source: None for the embedded default; a path of a model file or of a folder that holds
+            ``model.safetensors``; the name of an embedded model; or ``owner/name`` of a Hugging
+            Face repository that holds ``model.safetensors``.
+
+    Raises:
+        ModelError: nothing of that name can be found.
+        MissingExtraError: a repository is asked for and huggingface_hub is not installed.
+    """
+    if source is None:
+        return embedded_model().path
+    path = Path(source)
+    if path.is_dir() and (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    if path.exists():
+        return path
+    text = os.fspath(source)
+    # A path that was mistyped should not be looked for on the network.
+    if _REPOSITORY.fullmatch(text) and path.suffix != ".safetensors":
+        return _download(text)
+    if os.sep not in text and path.suffix == "":
+        return embedded_model(text).path
+    raise ModelError(f"there is no model file {text}")
+
+
+def _download(repository: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingExtraError(
+            f"there is no file {repository}; to load it from the Hugging Face hub install the "
+            "extra: pip install 'simvq-audio[hub]'"
+        ) from error
+    try:
+        return Path(hf_hub_download(repository, MODEL_FILE))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"cannot get {MODEL_FILE} of the repository {repository}: {reason}"
+        ) from error

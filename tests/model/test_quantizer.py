@@ -1,0 +1,209 @@
+"""SimVQ against its definition, its memory, and its start-up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from simvq_audio.errors import ConfigError
+from simvq_audio.model.config import QuantizerConfig
+from simvq_audio.model.quantizer import SimVQ
+from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisation
+from simvq_audio.training.quantizer_start import match_codebook_to_latents
+
+
+def make(codebook_size=64, latent_dim=8, **options) -> SimVQ:
+    torch.manual_seed(0)
+    return SimVQ(QuantizerConfig(codebook_size=codebook_size, latent_dim=latent_dim, **options))
+
+
+@pytest.mark.parametrize("codebook_size", [2, 3, 64, 1000])
+@pytest.mark.parametrize("bias", [True, False])
+def test_forward_is_the_papers_formula(codebook_size, bias):
+    quantizer = make(codebook_size, bias=bias, commitment=0.25)
+    latent = torch.randn(3, 8, 11, requires_grad=True)
+    result = quantizer(latent)
+
+    z = latent.transpose(1, 2)
+    codebook = quantizer.proj(quantizer.basis)
+    distances = (z.unsqueeze(2) - codebook).square().sum(-1)
+    nearest = distances.argmin(-1)
+    assert result.indices.shape == (3, 11)
+    assert torch.equal(result.indices, nearest)
+    entries = codebook[nearest]
+    torch.testing.assert_close(result.latent, entries.transpose(1, 2))
+    expected = ((entries - z.detach()) ** 2).mean() + 0.25 * ((entries.detach() - z) ** 2).mean()
+    torch.testing.assert_close(result.loss, expected)
+
+    # Gradients: the loss reaches W through the chosen entries alone, the latent through beta.
+    names = ["latent", "weight", *(["bias"] if bias else [])]
+    inputs = [latent, *quantizer.proj.parameters()]
+    for name, ours, theirs in zip(
+        names,
+        torch.autograd.grad(result.loss, inputs, retain_graph=True),
+        torch.autograd.grad(expected, inputs),
+    ):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    # Straight through: what arrives at the quantised latent arrives at the latent unchanged.
+    direction = torch.randn_like(result.latent)
+    (straight,) = torch.autograd.grad(result.latent, latent, direction)
+    assert torch.equal(straight, direction)
+
+
+def test_basis_is_frozen_and_saved():
+    quantizer = make()
+    assert [name for name, _ in quantizer.named_parameters()] == ["proj.weight", "proj.bias"]
+    assert "basis" in quantizer.state_dict()
+
+
+def test_basis_has_the_papers_variance():
+    quantizer = make(codebook_size=20_000, latent_dim=50)
+    assert quantizer.basis.var().item() == pytest.approx(1 / 50, rel=0.01)
+
+
+def test_decode_goes_through_w_and_inverts_encode():
+    quantizer = make()
+    latent = torch.randn(2, 8, 5)
+    indices = quantizer.encode(latent)
+    expected = F.linear(quantizer.basis[indices], quantizer.proj.weight, quantizer.proj.bias)
+    torch.testing.assert_close(quantizer.decode(indices), expected.transpose(1, 2))
+    # Each entry is its own nearest neighbour.
+    everything = torch.arange(64)[None]
+    assert torch.equal(quantizer.encode(quantizer.decode(everything)), everything)
+
+
+def test_no_frames_give_no_codes():
+    quantizer = make()
+    assert quantizer.encode(torch.zeros(2, 8, 0)).shape == (2, 0)
+    assert quantizer.decode(torch.zeros(2, 0, dtype=torch.long)).shape == (2, 8, 0)
+
+
+@pytest.mark.parametrize("change", ["in place", "load", "replace", "basis"])
+def test_cached_codebook_is_dropped_when_it_changes(change):
+    quantizer = make()
+    before = quantizer.codebook().clone()
+    assert quantizer.codebook() is quantizer.codebook()
+    with torch.no_grad():
+        if change == "in place":
+            quantizer.proj.weight.mul_(2)
+        elif change == "load":
+            state = {k: v + 1 for k, v in quantizer.state_dict().items()}
+            quantizer.load_state_dict(state)
+        elif change == "replace":
+            quantizer.proj.weight = torch.nn.Parameter(quantizer.proj.weight * 3)
+        else:
+            quantizer.basis.add_(1)
+    expected = quantizer.proj(quantizer.basis)
+    assert not torch.allclose(before, expected)
+    torch.testing.assert_close(quantizer.codebook(), expected)
+
+
+def test_autocast_changes_no_code():
+    quantizer = make(codebook_size=4096, latent_dim=64)
+    latent = 0.02 * torch.randn(1, 64, 500)  # close calls: half precision would flip many
+    with torch.autocast("cpu", torch.bfloat16):
+        under = quantizer(latent)
+        encoded = quantizer.encode(latent)
+    plain = quantizer(latent)
+    assert torch.equal(under.indices, plain.indices)
+    assert torch.equal(encoded, plain.indices)
+    assert under.loss.dtype == torch.float32
+
+
+def test_blocks_of_the_search_change_nothing(monkeypatch):
+    quantizer = make(codebook_size=512)
+    latent = torch.randn(1, 8, 100)
+    whole = quantizer.encode(latent)
+    monkeypatch.setattr("simvq_audio.model.quantizer._SEARCH_BLOCK", 512 * 7)
+    assert torch.equal(quantizer.encode(latent), whole)
+
+
+def test_largest_codebook_with_a_minute_stays_below_one_gib():
+    # In a process of its own: peak memory never comes down again.
+    script = """
+import resource, torch
+from simvq_audio.model.config import QuantizerConfig
+from simvq_audio.model.quantizer import SimVQ
+quantizer = SimVQ(QuantizerConfig(codebook_size=262144, latent_dim=64))
+latent = torch.randn(1, 64, 60 * 75, requires_grad=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = quantizer(latent)
+result.loss.backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    kib = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    assert kib < 2**20
+
+
+@pytest.mark.parametrize(
+    "bad", [{"codebook_size": 1}, {"codebook_size": 262_145}, {"latent_dim": 0}, {"commitment": -1}]
+)
+def test_configuration_out_of_range_is_refused(bad):
+    with pytest.raises(ConfigError):
+        QuantizerConfig(**bad)
+
+
+def train_toy(covariance_start: bool, steps: int = 150) -> float:
+    """Perplexity of 256 codes after training a tiny linear autoencoder on correlated noise."""
+    torch.manual_seed(1)
+    mixing = torch.randn(16, 16) @ torch.diag(torch.linspace(2.0, 0.1, 16))
+    encoder, decoder = torch.nn.Linear(16, 8), torch.nn.Linear(8, 16)
+    # The offset between latents and codebook that real encoders start with.
+    torch.nn.init.constant_(encoder.bias, 4.0)
+    quantizer = make(codebook_size=256, latent_dim=8)
+    optimizer = torch.optim.Adam(
+        [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()], lr=1e-3
+    )
+    counts = torch.zeros(256, dtype=torch.long)
+    for step in range(steps):
+        x = torch.randn(32, 20, 16) @ mixing
+        latent = encoder(x).transpose(1, 2)
+        if covariance_start and step < 20:
+            quantized, loss = latent, 0.0
+        else:
+            if covariance_start and step == 20:
+                match_codebook_to_latents(quantizer, latent.detach())
+            result = quantizer(latent)
+            quantized, loss = result.latent, result.loss
+            if step >= steps - 10:
+                counts += code_counts(result.indices, 256)
+        total = F.mse_loss(decoder(quantized.transpose(1, 2)), x) + loss
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    return perplexity(counts).item()
+
+
+def test_covariance_start_prevents_the_collapse_of_plain_initialisation():
+    assert train_toy(covariance_start=False) < 20
+    assert train_toy(covariance_start=True) > 100
+
+
+def test_covariance_start_gives_the_codebook_the_latents_moments():
+    quantizer = make(codebook_size=50_000, latent_dim=6)
+    mixing = torch.randn(6, 6)
+    latents = (torch.randn(4, 5000, 6) @ mixing.T + torch.arange(6.0)).transpose(1, 2)
+    match_codebook_to_latents(quantizer, latents)
+    flat = latents.transpose(1, 2).reshape(-1, 6)
+    codebook = quantizer.codebook()
+    torch.testing.assert_close(codebook.mean(0), flat.mean(0), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(codebook.T.cov(), flat.T.cov(), atol=0.15, rtol=0.05)
+
+
+def test_covariance_start_needs_two_latents():
+    with pytest.raises(ValueError, match="two latents"):
+        match_codebook_to_latents(make(), torch.randn(1, 8, 1))
+
+
+def test_usage_of_known_codes():
+    indices = torch.tensor([[0, 0, 1, 1], [2, 2, 3, 3]])
+    counts = code_counts(indices, 8)
+    assert counts.tolist() == [2, 2, 2, 2, 0, 0, 0, 0]
+    assert utilisation(counts).item() == 0.5
+    assert entropy(counts).item() == pytest.approx(2.0)
+    assert perplexity(counts).item() == pytest.approx(4.0)
+    assert perplexity(code_counts(torch.tensor([5, 5]), 262_144)).item() == pytest.approx(1.0)
