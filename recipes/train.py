@@ -26,7 +26,9 @@ from simvq_audio.training.trainer import Trainer
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train a simvq-audio model.")
-    parser.add_argument("config", type=Path, help="TOML file, for instance recipes/compact/cpu.toml")
+    parser.add_argument(
+        "config", type=Path, help="TOML file, for instance recipes/compact/cpu.toml"
+    )
     parser.add_argument("--data", type=Path, required=True, help="packed folder")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     start = parser.add_mutually_exclusive_group()

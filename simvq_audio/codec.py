@@ -148,8 +148,11 @@ class Codec:
             else:
                 short.append(index)
         short.sort(key=lambda i: arrays[i].shape[1] / sample_rates[i])
-        for group in self._groups(short, [a.shape[1] / r for a, r in zip(arrays, sample_rates)],
-                                  [a.shape[0] for a in arrays]):
+        for group in self._groups(
+            short,
+            [a.shape[1] / r for a, r in zip(arrays, sample_rates)],
+            [a.shape[0] for a in arrays],
+        ):
             ready = [resample(arrays[i], sample_rates[i], self.sample_rate) for i in group]
             indices = self._encode_padded([channel for item in ready for channel in item])
             for i, item in zip(group, ready):
@@ -157,9 +160,7 @@ class Codec:
                 results[i] = self._codes(np.stack(own), sample_rates[i], arrays[i].shape[1])
         return [codes for codes in results if codes is not None]
 
-    def encode_stream(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
-    ) -> Codes:
+    def encode_stream(self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int) -> Codes:
         """Code a recording that arrives in blocks, in memory that does not grow with its length.
 
         Args:

@@ -45,8 +45,8 @@ class SpectralEncoderConfig:
     n_fft: int = 1280
     hop_length: int = 320
     compression: float = 0.3
-    dim: int = 256
-    hidden_dim: int = 768
+    dim: int = 320
+    hidden_dim: int = 960
     blocks: int = 6
     kernel_size: int = 7
 

@@ -109,7 +109,9 @@ class SimVQ(nn.Module):
         # In-place changes (an optimiser step, load_state_dict) raise a tensor's version; moves
         # and replacements change its storage.
         key = tuple(
-            (t.data_ptr(), t._version, t.device) for t in (weight, bias, self.basis) if t is not None
+            (t.data_ptr(), t._version, t.device)
+            for t in (weight, bias, self.basis)
+            if t is not None
         )
         if self._cache is None or self._cache[0] != key:
             with torch.autocast(weight.device.type, enabled=False):

@@ -119,35 +119,32 @@ def load_model(path: str | os.PathLike[str], device: Any = "cpu") -> tuple[Any, 
         ModelError: the file is missing, damaged, incomplete, or not a model of ours.
     """
     import torch
+
+    header = read_header(path)
+    # Tensors made under inference_mode could never be trained, nor their changes noticed.
+    with torch.inference_mode(False):
+        return _load(path, header, device), header
+
+
+def _load(path: str | os.PathLike[str], header: ModelHeader, device: Any) -> Any:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from simvq_audio.model.autoencoder import Autoencoder
 
-    header = read_header(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged ({error}); copy or download it again") from error
     if _fingerprint(header.config, tensors) != header.fingerprint:
         raise ModelError(f"{path} is damaged (fingerprint mismatch); copy or download it again")
-    # Built without storage first: the random initialisation would only be thrown away.
-    with torch.device("meta"):
+    # Not on the meta device, although that would save the initialisation: it loads half of torch.
+    with torch.random.fork_rng(devices=[]):
         model = Autoencoder(header.config)
     _check_tensors(path, {k: tuple(v.shape) for k, v in model.state_dict().items()}, tensors)
-    model.to_empty(device="cpu")
-    _reset_windows(model)
     model.load_state_dict(tensors)
-    return model.to(device).eval().requires_grad_(False), header
-
-
-def _reset_windows(model: Any) -> None:
-    """Fill the buffers that are not saved because they follow from the configuration."""
-    import torch
-
-    for module in model.modules():
-        if "window" in getattr(module, "_non_persistent_buffers_set", ()):
-            module.window.copy_(torch.hann_window(module.n_fft))
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _check_tensors(
@@ -156,7 +153,9 @@ def _check_tensors(
     missing = sorted(set(expected) - set(tensors))
     unexpected = sorted(set(tensors) - set(expected))
     misshapen = sorted(
-        name for name in set(expected) & set(tensors) if tuple(tensors[name].shape) != expected[name]
+        name
+        for name in set(expected) & set(tensors)
+        if tuple(tensors[name].shape) != expected[name]
     )
     faults = [
         f"{what}: {', '.join(names)}"

@@ -18,7 +18,9 @@ class StftDiscriminator(nn.Module):
         self.n_fft = n_fft
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-        def conv(inputs: int, outputs: int, kernel: tuple[int, int], **options: object) -> nn.Module:
+        def conv(
+            inputs: int, outputs: int, kernel: tuple[int, int], **options: object
+        ) -> nn.Module:
             return weight_norm(nn.Conv2d(inputs, outputs, kernel, **options))
 
         layers = [conv(2, channels, (3, 9), padding=(1, 4))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,16 @@ class Trainer:
         self.discriminator = MultiScaleStftDiscriminator(config.adversary).to(device)
         self.mel_loss = MultiScaleMelLoss(config.model.sample_rate).to(device)
         self.averaged = {k: v.detach().clone() for k, v in self.model.named_parameters()}
-        self.generator_optimizer = _optimizer(
-            self.model, config.optimizer, config.optimizer.learning_rate
+        quantizer = list(self.model.quantizer.parameters())
+        self.generator_optimizer = _optimizer(self.model, config.optimizer, without=quantizer)
+        self.generator_optimizer.add_param_group(
+            {
+                "params": quantizer,
+                "weight_decay": 0.0,
+                "scale": config.quantizer_start.learning_rate_factor,
+            }
         )
-        self.discriminator_optimizer = _optimizer(
-            self.discriminator, config.optimizer, config.adversary.learning_rate
-        )
+        self.discriminator_optimizer = _optimizer(self.discriminator, config.optimizer)
         self.step = 0
         self.skipped = 0
         self._skipped_in_a_row = 0
@@ -98,6 +102,10 @@ class Trainer:
         self.discriminator.load_state_dict(state["discriminator"])
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        # The configuration may have changed on purpose since the checkpoint was written.
+        self.generator_optimizer.param_groups[-1]["scale"] = (
+            self.config.quantizer_start.learning_rate_factor
+        )
         for name, value in state["averaged"].items():
             self.averaged[name].copy_(value)
         self.step = state["step"]
@@ -128,7 +136,9 @@ class Trainer:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def run(self, should_stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
+    def run(
+        self, should_stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]
+    ) -> None:
         """Train until the last step or until ``should_stop()``; checkpoints go on being written.
 
         Raises:
@@ -290,19 +300,24 @@ class Trainer:
 
 
 def _optimizer(
-    module: nn.Module, config: OptimizerConfig, learning_rate: float
-) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and kernels only, and never the quantiser's W."""
-    decayed, plain = [], []
-    for name, parameter in module.named_parameters():
-        matrix = parameter.dim() > 1 and not name.startswith("quantizer.")
-        (decayed if matrix else plain).append(parameter)
+    module: nn.Module, config: OptimizerConfig, without: Sequence[nn.Parameter] = ()
+) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels only; each group has a learning rate ``scale``."""
+    left_out = {id(parameter) for parameter in without}
+    parameters = [p for p in module.parameters() if id(p) not in left_out]
     return torch.optim.AdamW(
         [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {
+                "params": [p for p in parameters if p.dim() > 1],
+                "weight_decay": config.weight_decay,
+                "scale": 1.0,
+            },
+            {
+                "params": [p for p in parameters if p.dim() <= 1],
+                "weight_decay": 0.0,
+                "scale": 1.0,
+            },
         ],
-        lr=learning_rate,
         betas=tuple(config.betas),
         fused=True,
     )
@@ -310,7 +325,7 @@ def _optimizer(
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["scale"]
 
 
 def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -135,7 +135,9 @@ result = quantizer(latent)
 result.loss.backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    kib = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    kib = int(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    )
     assert kib < 2**20
 
 
