@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_chunked_is_whole(codec, model_file, sample_rate, channels):
 def test_blocks_of_any_size_are_whole(codec):
     waveform = noise(2, 40_000)
     cuts = [0, 1, 1, 500, 20_000, 39_999, 40_000]
-    blocks = [waveform[:, a:b].T for a, b in zip(cuts, cuts[1:])]
+    blocks = [waveform[:, a:b].T for a, b in pairwise(cuts)]
     assert codec.encode_stream(blocks, 16_000, 2) == codec.encode(waveform, 16_000)
 
 
@@ -236,3 +237,52 @@ print(minutes(40) - first)
     )
     # KiB; the 40 minutes alone would take 225 MiB as float32 at the model's rate.
     assert int(done.stdout) < 100 * 1024
+
+
+def published_kind(tmp_path):
+    """A small model of the published kind: recurrent encoder, decoder that sees everything."""
+    from simvq_audio.model.autoencoder import Autoencoder
+    from simvq_audio.model.config import (
+        DecoderConfig,
+        ModelConfig,
+        QuantizerConfig,
+        SeanetEncoderConfig,
+    )
+    from simvq_audio.model.storage import save_model
+    from simvq_audio.training.quantizer_start import match_codebook_to_latents
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        name="small-published",
+        encoder=SeanetEncoderConfig(filters=4),
+        quantizer=QuantizerConfig(codebook_size=64, latent_dim=16),
+        decoder=DecoderConfig(
+            dim=32, hidden_dim=64, blocks=1, attention_prenet=True, overlap_frames=20
+        ),
+    )
+    model = Autoencoder(config).eval()
+    match_codebook_to_latents(model.quantizer, model.encode_latent(torch.randn(2, 24_000)))
+    path = tmp_path / "published.safetensors"
+    save_model(path, config, model.state_dict())
+    return path
+
+
+def test_recurrent_encoder_gives_the_same_codes_in_pieces(tmp_path):
+    path = published_kind(tmp_path)
+    whole, pieces = (Codec.load(path, device="cpu", batch_seconds=s) for s in (30.0, 0.5))
+    waveform = noise(2, 60_001)
+    codes = whole.encode(waveform, 24_000)
+    assert pieces.encode(waveform, 24_000) == codes
+    assert len(np.unique(codes.indices)) > 8
+    # Its decoder sees the whole utterance: in pieces the samples differ, their number does not.
+    assert pieces.decode(codes).shape == whole.decode(codes).shape == (2, 60_001)
+    assert not torch.equal(pieces.decode(codes), whole.decode(codes))
+
+
+def test_batches_of_the_published_kind_are_one_by_one(tmp_path):
+    codec = Codec.load(published_kind(tmp_path), device="cpu")
+    waveforms = [noise(length, seed=length) for length in (9000, 3000, 24_001)]
+    batch = codec.encode_batch(waveforms, 24_000)
+    assert batch == [codec.encode(waveform, 24_000) for waveform in waveforms]
+    for together, codes in zip(codec.decode_batch(batch), batch):
+        torch.testing.assert_close(together, codec.decode(codes), atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from math import ceil, log2, prod
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, TypeAlias
 
 from simvq_audio.errors import ConfigError
 
@@ -94,6 +94,7 @@ class SeanetEncoderConfig:
             bool(self.strides) and all(isinstance(s, int) and s > 0 for s in self.strides),
             "strides must be whole numbers above 0",
         )
+        _require(self.compress <= self.filters, "compress must not be above filters")
 
     @property
     def hop_length(self) -> int:
@@ -168,7 +169,7 @@ class DecoderConfig:
         )
 
 
-EncoderConfig = Union[SpectralEncoderConfig, SeanetEncoderConfig]
+EncoderConfig: TypeAlias = SpectralEncoderConfig | SeanetEncoderConfig
 _ENCODER_KINDS = {config.kind: config for config in (SpectralEncoderConfig, SeanetEncoderConfig)}
 
 

@@ -48,6 +48,11 @@ class SimVQ(nn.Module):
         self.proj = nn.Linear(d, d, bias=config.bias)
         self._cache: tuple[tuple[object, ...], Tensor, Tensor] | None = None
 
+    def train(self, mode: bool = True) -> SimVQ:
+        """Change mode as ``Module.train`` does; what was cached under the old W is dropped."""
+        self._cache = None
+        return super().train(mode)
+
     def codebook(self) -> Tensor:
         """The effective codebook W(C), (codebook_size, latent_dim) float32, without gradient.
 
@@ -61,6 +66,9 @@ class SimVQ(nn.Module):
         # codebook that inference does not have.
         with torch.autocast(latent.device.type, enabled=False):
             z = latent.float().transpose(1, 2)
+            if self.training:
+                # Fused optimisers change W without raising its version.
+                self._cache = None
             indices = self._search(z)
             # W of the chosen rows equals the chosen rows of W(C): no gradient at size K x d.
             entries = F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
@@ -106,8 +114,8 @@ class SimVQ(nn.Module):
     def _cached_codebook(self) -> tuple[Tensor, Tensor]:
         """(W(C), half the squared norm of each row)."""
         weight, bias = self.proj.weight, self.proj.bias
-        # In-place changes (an optimiser step, load_state_dict) raise a tensor's version; moves
-        # and replacements change its storage.
+        # In-place changes (load_state_dict, plain optimisers) raise a tensor's version; moves and
+        # replacements change its storage. train() drops the cache as well.
         key = tuple(
             (t.data_ptr(), t._version, t.device)
             for t in (weight, bias, self.basis)

@@ -1,15 +1,28 @@
-"""Training state on disk: written whole, read without running code."""
+"""Training state on disk: written whole, read without running code.
+
+``RUN/checkpoints/step_00001000.pt`` holds everything that a run needs to go on as if it had not
+stopped; ``RUN/checkpoints/best.pt`` is the one with the best validation; ``RUN/carry.pt`` is a
+small form for taking a run to another machine: weights in half precision, no optimiser moments.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ModelError
+
+_FOLDER = "checkpoints"
+CARRY = "carry.pt"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -18,12 +31,31 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: the file cannot be written; an earlier one is left as it was.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            raise write_error(error, path) from error
+
+
+def write_error(error: Exception, path: Path) -> OSError:
+    """What kept a file from being written, as the operating system would put it.
+
+    torch's archive writer hides the reason behind an error of its own, safetensors in a text.
+    """
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        number = cause.errno
+    else:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote.
+    """Read what ``save_checkpoint`` wrote, onto the CPU.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -34,3 +66,46 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise ModelError(f"{path} is not a training checkpoint, or is damaged") from error
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where the checkpoint behind ``step`` steps lies."""
+    return run / _FOLDER / f"step_{step:08}.pt"
+
+
+def find_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run, else its carrying form, else None."""
+    numbered = _numbered(run)
+    if numbered:
+        return numbered[-1]
+    carry = run / CARRY
+    return carry if carry.is_file() else None
+
+
+def remove_old(run: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` numbered checkpoints."""
+    for path in _numbered(run)[:-keep]:
+        path.unlink()
+
+
+def keep_as_best(path: Path) -> None:
+    """Make ``path``, just written, the checkpoint ``best.pt`` beside it."""
+    with atomic_path(path.with_name("best.pt")) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)  # no second copy until the numbered one is removed
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+
+def halved(value: Any) -> Any:
+    """The same nested tables with every float32 tensor in float16."""
+    if isinstance(value, dict):
+        return {key: halved(item) for key, item in value.items()}
+    if isinstance(value, Tensor) and value.dtype == torch.float32:
+        return value.half()
+    return value
+
+
+def _numbered(run: Path) -> list[Path]:
+    return sorted((run / _FOLDER).glob("step_*.pt"))

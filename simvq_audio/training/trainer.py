@@ -1,78 +1,105 @@
-"""The training loop: one generator step, one discriminator step, from one forward pass."""
+"""The training loop: steps, lines, checkpoints, validation, and starting from any of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from simvq_audio.errors import ConfigError, SimvqAudioError
-from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.atomic import atomic_path
+from simvq_audio.errors import ConfigError, ModelError, SimvqAudioError
 from simvq_audio.model.storage import load_model, save_model
-from simvq_audio.model.usage import code_counts, perplexity, utilisation
-from simvq_audio.training.checkpoint import load_checkpoint, save_checkpoint
-from simvq_audio.training.config import OptimizerConfig, TrainingConfig
-from simvq_audio.training.discriminator import MultiScaleStftDiscriminator
-from simvq_audio.training.losses import (
-    MultiScaleMelLoss,
-    adversarial_loss,
-    discriminator_loss,
-    feature_matching_loss,
-    limit_bandwidth,
+from simvq_audio.training.checkpoint import (
+    CARRY,
+    checkpoint_path,
+    find_checkpoint,
+    halved,
+    keep_as_best,
+    load_checkpoint,
+    remove_old,
+    save_checkpoint,
+    write_error,
 )
-from simvq_audio.training.packed import PackedSpeech
-from simvq_audio.training.quantizer_start import match_codebook_to_latents
+from simvq_audio.training.config import TrainingConfig
+from simvq_audio.training.quantizer_start import (
+    draw_basis_from_latents,
+    match_codebook_to_latents,
+)
+from simvq_audio.training.read_ahead import Prefetched
+from simvq_audio.training.sampling import CropSource
+from simvq_audio.training.schedule import learning_rate_factor
+from simvq_audio.training.source import PinnedSource
+from simvq_audio.training.step import Plan, TrainingStep
+from simvq_audio.training.validation import ValidationSet
+from simvq_audio.training.watch import Watch
+from simvq_audio.training.window import LogWindow
 
-# After this many steps in a row without finite gradients the run is beyond saving.
-_MAX_SKIPPED = 50
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+MODEL = "model.safetensors"
+BEST_MODEL = "best.safetensors"
+# Batches for the latents' statistics are drawn as of steps that no run reaches.
+_STATISTICS_STEP = 2**40
+# Several processes ask each other whether to stop only so often: asking waits for the device.
+_STOP_EVERY = 10
 
 
 class TrainingDiverged(SimvqAudioError):
-    """Losses or gradients stayed non-finite."""
+    """Gradients stayed non-finite."""
 
 
 class Trainer:
     """Trains an ``Autoencoder``; everything that a resumed run needs is in its checkpoint.
 
+    What is random follows from (seed, step, rank) alone, so neither the sampler's position nor the
+    state of a generator is kept: a run that was stopped at any moment goes on from its last
+    checkpoint and, on the CPU, ends with the very weights of one that was not.
+
     Args:
         config: the run's configuration.
-        data: where batches come from.
-        out: run folder: ``checkpoint.pt``, ``model.safetensors`` (averaged weights, always a valid
-            model), ``metrics.jsonl`` and ``config.json``.
-        device: where to train.
+        fabric: device, precision and processes; see ``make_fabric``.
+        source: where batches come from.
+        out: run folder: ``checkpoints/``, ``carry.pt``, ``model.safetensors`` (averaged weights,
+            always a valid model), ``best.safetensors``, ``metrics.jsonl`` and ``config.json``.
+            Only the first process reads and writes it.
+        validation: scored at intervals, if given.
+        watch: told of progress by the first process, if given.
     """
 
     def __init__(
-        self, config: TrainingConfig, data: PackedSpeech, out: Path, device: torch.device
+        self,
+        config: TrainingConfig,
+        fabric: Fabric,
+        source: CropSource,
+        out: Path,
+        *,
+        validation: ValidationSet | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        processes = fabric.world_size
+        parts = processes * config.optimizer.accumulate
+        if config.data.batch_size % parts:
+            raise ConfigError(
+                f"data.batch_size ({config.data.batch_size}) must be a multiple of "
+                f"{processes} processes x optimizer.accumulate ({config.optimizer.accumulate})"
+            )
         self.config = config
-        self.data = data
         self.out = out
-        self.device = device
-        torch.manual_seed(config.seed)
-        self.model = Autoencoder(config.model).to(device)
-        self.discriminator = MultiScaleStftDiscriminator(config.adversary).to(device)
-        self.mel_loss = MultiScaleMelLoss(config.model.sample_rate).to(device)
-        self.averaged = {k: v.detach().clone() for k, v in self.model.named_parameters()}
-        quantizer = list(self.model.quantizer.parameters())
-        self.generator_optimizer = _optimizer(self.model, config.optimizer, without=quantizer)
-        self.generator_optimizer.add_param_group(
-            {
-                "params": quantizer,
-                "weight_decay": 0.0,
-                "scale": config.quantizer_start.learning_rate_factor,
-            }
-        )
-        self.discriminator_optimizer = _optimizer(self.discriminator, config.optimizer)
+        self.networks = TrainingStep(config, fabric)
         self.step = 0
-        self.skipped = 0
-        self._skipped_in_a_row = 0
+        self._fabric = fabric
+        self._source = source
+        self._validation = validation
+        self._watch = watch if fabric.is_global_zero else None
         self._quantizer_started = config.quantizer_start.unquantized_steps == 0
+        self._fresh_since = 0
+        self._best: float | None = None
 
     # -- starting and stopping -----------------------------------------------------------------
 
@@ -83,255 +110,238 @@ class Trainer:
             ModelError: the file cannot be read.
             ConfigError: it was built from another configuration.
         """
-        model, header = load_model(path, self.device)
-        if header.config != self.config.model:
-            raise ConfigError(f"{path} has another model configuration than this run")
-        self.model.load_state_dict(model.state_dict())
-        for name, parameter in self.model.named_parameters():
-            self.averaged[name].copy_(parameter.detach())
+        model, header = load_model(path, self._fabric.device)
+        # The name is a label; a fine-tuned model may well have another.
+        theirs = dataclasses.replace(header.config, name=self.config.model.name)
+        _require_same("model", self.config.model.to_dict(), theirs.to_dict(), path)
+        self.networks.model.load_state_dict(model.state_dict())
+        self.networks.restart_average()
         self._quantizer_started = True
 
-    def resume(self) -> None:
-        """Go on from ``out/checkpoint.pt``.
+    def resume(self) -> Path:
+        """Go on from the newest checkpoint in ``out``, or from ``carry.pt`` if there is none.
+
+        Returns:
+            the file.
 
         Raises:
-            ModelError: there is none, or it is damaged.
+            ModelError: there is neither, or it is damaged.
+            ConfigError: it is of a run with other networks.
         """
-        state = load_checkpoint(self.out / "checkpoint.pt")
-        self.model.load_state_dict(state["model"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        # The configuration may have changed on purpose since the checkpoint was written.
-        self.generator_optimizer.param_groups[-1]["scale"] = (
-            self.config.quantizer_start.learning_rate_factor
-        )
-        for name, value in state["averaged"].items():
-            self.averaged[name].copy_(value)
+        path, state = None, None
+        if self._fabric.is_global_zero:
+            path = find_checkpoint(self.out)
+            if path is None:
+                raise ModelError(f"{self.out} holds no checkpoint to resume from")
+            state = load_checkpoint(path)
+        path, state = self._fabric.broadcast((path, state))
+        for part in ("model", "discriminators"):
+            _require_same(part, self.config.to_dict()[part], state["config"][part], path)
+        self.networks.load_weights(state)
         self.step = state["step"]
-        self.skipped = state["skipped"]
         self._quantizer_started = state["quantizer_started"]
+        self._best = state["best"]
+        if "moments" in state:
+            self.networks.load_moments(state["moments"])
+            self._fresh_since = state["fresh_since"]
+        else:
+            self._fresh_since = self.step
+        return path
 
     def save(self) -> None:
-        """Write ``checkpoint.pt`` and ``model.safetensors``, each whole or not at all."""
-        save_checkpoint(
-            self.out / "checkpoint.pt",
-            {
-                "model": self.model.state_dict(),
-                "discriminator": self.discriminator.state_dict(),
-                "generator_optimizer": self.generator_optimizer.state_dict(),
-                "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-                "averaged": self.averaged,
-                "step": self.step,
-                "skipped": self.skipped,
-                "quantizer_started": self._quantizer_started,
-            },
-        )
-        save_model(
-            self.out / "model.safetensors",
-            self.config.model,
-            {**self.model.state_dict(), **self.averaged},
-            {"training": f"{self.step} steps"},
-        )
+        """Write checkpoint, carrying form and model, each whole or not at all.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        if not self._fabric.is_global_zero:
+            return
+        weights = self.networks.weights()
+        progress = {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "quantizer_started": self._quantizer_started,
+            "best": self._best,
+        }
+        moments = {"moments": self.networks.moments(), "fresh_since": self._fresh_since}
+        save_checkpoint(checkpoint_path(self.out, self.step), {**progress, **weights, **moments})
+        save_checkpoint(self.out / CARRY, {**progress, **halved(weights)})
+        self._save_model()
+        remove_old(self.out, self.config.keep_checkpoints)
+
+    def _save_model(self) -> None:
+        from safetensors import SafetensorError
+
+        try:
+            save_model(
+                self.out / MODEL,
+                self.config.model,
+                self.networks.average.state_dict(),
+                {"training": f"{self.step} steps"},
+            )
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise write_error(error, self.out / MODEL) from error
 
     # -- the loop ------------------------------------------------------------------------------
 
     def run(
-        self, should_stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]
+        self, should_stop: Callable[[], bool] = lambda: False, max_steps: int | None = None
     ) -> None:
-        """Train until the last step or until ``should_stop()``; checkpoints go on being written.
+        """Train until the run's last step, for ``max_steps`` steps, or until ``should_stop()``.
 
         Raises:
-            TrainingDiverged: too many steps in a row without finite gradients.
+            TrainingDiverged: many steps in a row had no finite gradients.
+            OSError: the run folder cannot be written to.
         """
-        config = self.config
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
-        window: list[dict[str, Tensor]] = []
-        counts = torch.zeros(config.model.quantizer.codebook_size, dtype=torch.long)
-        counts = counts.to(self.device)
-        since = time.perf_counter()
-        while self.step < config.steps and not should_stop():
-            if not self._quantizer_started and self._quantizing():
-                self._start_quantizer()
-            losses, indices = self.train_step()
-            window.append(losses)
-            if indices is not None:
-                counts += code_counts(indices, config.model.quantizer.codebook_size)
-            self.step += 1
-            if self.step % config.log_every == 0:
-                now = time.perf_counter()
-                row = {"step": self.step, "seconds_per_step": (now - since) / len(window)}
-                row |= _means(window)
-                if counts.any():
-                    row["perplexity"] = perplexity(counts).item()
-                    row["utilisation"] = utilisation(counts).item()
-                row["learning_rate"] = self._learning_rate_factor() * (
-                    config.optimizer.learning_rate
-                )
-                row["skipped"] = self.skipped
-                with open(self.out / "metrics.jsonl", "a") as log:
-                    log.write(json.dumps(row) + "\n")
-                report(row)
-                window, since = [], now
-                counts.zero_()
-            if self.step % config.checkpoint_every == 0:
+        config, fabric = self.config, self._fabric
+        last = config.steps if max_steps is None else min(config.steps, self.step + max_steps)
+        if fabric.is_global_zero:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.out / "config.json") as temporary:
+                temporary.write_text(json.dumps(config.to_dict(), indent=1))
+        if self._watch:
+            self._watch.start(self.step)
+        batches = self._batches()
+        size = config.data.batch_size // fabric.world_size
+        window = LogWindow(config, fabric)
+        saved = -1
+        try:
+            if self.step == 0:
                 self.save()
-        self.save()
+            while self.step < last and not self._stop(should_stop):
+                if not self._quantizer_started and self._plan().quantize:
+                    self._start_quantizer()
+                batch = batches.batch(self.step, size, fabric.global_rank, fabric.world_size)
+                outcome = self.networks(
+                    tuple(t.to(fabric.device, non_blocking=True) for t in batch),
+                    self.step,
+                    self._plan(),
+                    self._learning_rate_factor(),
+                )
+                window.add(outcome.losses, outcome.indices)
+                self.step += 1
+                if self._watch:
+                    self._watch.step(self.step)
+                if self.step % config.log_every == 0:
+                    self._log(window)
+                if self._validation and self.step % config.validation.every == 0:
+                    self._validate()
+                    saved = self.step
+                    window.restart_clock()
+                elif self.step % config.checkpoint_every == 0:
+                    self.save()
+                    saved = self.step
+            if saved != self.step:
+                self.save()
+        finally:
+            if isinstance(batches, Prefetched):
+                batches.close()
+            if self._watch:
+                self._watch.close()
 
-    def train_step(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        """One update of the generator and, in its time, of the discriminators.
+    def _batches(self) -> CropSource:
+        """The source, with threads in front unless its audio lies on the device anyway."""
+        data = self.config.data
+        if not data.workers or data.hold_on_device:
+            return self._source
+        cuda = self._fabric.device.type == "cuda"
+        source = PinnedSource(self._source) if cuda else self._source
+        return Prefetched(source, threads=data.workers, ahead=2 * data.workers)
 
-        Returns:
-            detached loss terms, and the batch's indices (batch, frames) unless unquantised.
-        """
-        config = self.config
-        factor = self._learning_rate_factor()
-        _set_learning_rate(self.generator_optimizer, factor * config.optimizer.learning_rate)
-        _set_learning_rate(self.discriminator_optimizer, factor * config.adversary.learning_rate)
-        original, bandwidths = self.data.batch(self.step, config.data.batch_size)
-        original, bandwidths = original.to(self.device), bandwidths.to(self.device)
-        sample_rate = config.model.sample_rate
-        with self._autocast():
-            reconstruction, _, quantized = self.model(original, quantize=self._quantizing())
-        original = limit_bandwidth(original, bandwidths, sample_rate)
-        limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
-
-        losses = {"mel": self.mel_loss(limited, original)}
-        total = config.loss.mel * losses["mel"]
-        if quantized is not None:
-            losses["quantizer"] = quantized.loss
-            total = total + config.loss.quantizer * quantized.loss
-        if self.step >= config.adversary.start_step:
-            total = total + self._adversarial_step(original, limited, losses)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        losses["gradient_norm"] = nn.utils.clip_grad_norm_(
-            self.model.parameters(), config.optimizer.clip_norm
-        )
-        self._apply(self.generator_optimizer, losses["gradient_norm"])
-        with torch.no_grad():
-            parameters = dict(self.model.named_parameters())
-            # Short runs would otherwise average over their own random start.
-            decay = min(config.optimizer.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(
-                list(self.averaged.values()),
-                [parameters[name] for name in self.averaged],
-                1 - decay,
-            )
-        return {k: v.detach() for k, v in losses.items()}, (
-            quantized.indices if quantized is not None else None
-        )
-
-    def _adversarial_step(
-        self, original: Tensor, reconstruction: Tensor, losses: dict[str, Tensor]
-    ) -> Tensor:
-        """Update the discriminators; return the generator's term.
-
-        Both updates come from one pass of the discriminators over original and reconstruction: the
-        generator's gradient is taken at the reconstruction and handed on as a linear term.
-        """
-        config = self.config
-        handed_over = reconstruction.detach().requires_grad_()
-        with self._autocast():
-            real, real_features = self.discriminator(original)
-            fake, fake_features = self.discriminator(handed_over)
-        term = reconstruction.new_zeros(())
-        warm = self.step >= config.adversary.start_step + config.adversary.warmup_steps
-        if warm:
-            losses["adversarial"] = adversarial_loss(fake)
-            losses["feature_matching"] = feature_matching_loss(real_features, fake_features)
-            generator_loss = (
-                config.loss.adversarial * losses["adversarial"]
-                + config.loss.feature_matching * losses["feature_matching"]
-            )
-            (gradient,) = torch.autograd.grad(generator_loss, handed_over, retain_graph=True)
-            term = (reconstruction * gradient).sum()
-        losses["discriminator"] = discriminator_loss(real, fake)
-        parameters = list(self.discriminator.parameters())
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        losses["discriminator"].backward(inputs=parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, 10 * config.optimizer.clip_norm)
-        self._apply(self.discriminator_optimizer, norm)
-        return term
-
-    def _apply(self, optimizer: torch.optim.Optimizer, gradient_norm: Tensor) -> None:
-        """Step unless the gradients are not finite: one bad batch must not end a long run."""
-        if torch.isfinite(gradient_norm):
-            optimizer.step()
-            self._skipped_in_a_row = 0
-            return
-        self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= _MAX_SKIPPED:
-            raise TrainingDiverged(
-                f"no finite gradient for {_MAX_SKIPPED} updates in a row at step {self.step}; "
-                "lower the learning rate and resume from an earlier checkpoint"
-            )
-
-    @torch.no_grad()
-    def _start_quantizer(self) -> None:
-        """Set W from the latents of some batches, and its average with it."""
-        config = self.config
-        latents = []
-        for index in range(config.quantizer_start.statistics_batches):
-            # Steps beyond the run's last: batches that training itself does not draw.
-            batch, _ = self.data.batch(config.steps + index, config.data.batch_size)
-            with self._autocast():
-                latents.append(self.model.encode_latent(batch.to(self.device)))
-        match_codebook_to_latents(self.model.quantizer, torch.cat(latents))
-        for name, parameter in self.model.quantizer.named_parameters(prefix="quantizer"):
-            self.averaged[name].copy_(parameter)
-        self._quantizer_started = True
-
-    def _quantizing(self) -> bool:
-        return self._quantizer_started or (
-            self.step >= self.config.quantizer_start.unquantized_steps
+    def _plan(self) -> Plan:
+        """What the next step does."""
+        adversary = self.config.adversary
+        discriminate = self.step >= adversary.start_step
+        heard = self.step >= adversary.start_step + adversary.warmup_steps
+        return Plan(
+            quantize=self._quantizer_started
+            or self.step >= self.config.quantizer_start.unquantized_steps,
+            discriminate=discriminate,
+            heard=heard,
+            hold=adversary.hold_generator and discriminate and not heard,
         )
 
     def _learning_rate_factor(self) -> float:
-        optimizer = self.config.optimizer
-        warmup = min(1.0, (self.step + 1) / max(1, optimizer.warmup_steps))
-        decay = min(1.0, (self.config.steps - self.step) / max(1, optimizer.decay_steps))
-        return warmup * decay
+        config = self.config
+        return learning_rate_factor(
+            config.optimizer, self.step, config.steps, fresh_since=self._fresh_since
+        )
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+    def _stop(self, should_stop: Callable[[], bool]) -> bool:
+        """Whether any process wants to stop; all of them get the same answer."""
+        stop = should_stop()
+        if self._fabric.world_size == 1:
+            return stop
+        if self.step % _STOP_EVERY:
+            return False
+        votes = torch.tensor(float(stop), device=self._fabric.device)
+        return bool(self._fabric.all_reduce(votes, reduce_op="sum") > 0)
+
+    def _log(self, window: LogWindow) -> None:
+        row = {"step": self.step, **window.close()}
+        row["learning_rate"] = self.config.optimizer.learning_rate * self._learning_rate_factor()
+        skipped = self.networks.skipped
+        row["skipped"] = int(skipped.total)
+        if self._watch:
+            self._watch.log(row)
+        if skipped.in_a_row >= self.config.max_skipped:
+            raise TrainingDiverged(
+                f"no finite gradients in the last {int(skipped.in_a_row)} steps, up to step "
+                f"{self.step}; lower the learning rate and go on with --resume, from an earlier "
+                f"checkpoint if need be (remove later ones from {self.out / 'checkpoints'})"
+            )
+
+    def _validate(self) -> None:
+        """Score the averaged weights, save, and keep the best."""
+        if self._fabric.is_global_zero:
+            result = self._validation.validate(self.networks.average)
+            best_by = self.config.validation.best_by
+            better = result.better_than(self._best, best_by)
+            if better:
+                self._best = result.scores[best_by]
+            self.save()
+            if better:
+                keep_as_best(checkpoint_path(self.out, self.step))
+                with atomic_path(self.out / BEST_MODEL) as temporary:
+                    shutil.copyfile(self.out / MODEL, temporary)
+            if self._watch:
+                self._watch.validation(
+                    {"step": self.step, **result.scores},
+                    result.examples,
+                    self.config.model.sample_rate,
+                )
+        self._fabric.barrier()
+
+    @torch.no_grad()
+    def _start_quantizer(self) -> None:
+        """Set W from the latents of some batches; the same on every process."""
+        config, networks = self.config, self.networks
+        part = config.data.batch_size // config.optimizer.accumulate
+        latents = []
+        for index in range(config.quantizer_start.statistics_batches):
+            batch, _ = self._source.batch(_STATISTICS_STEP + index, config.data.batch_size)
+            with self._fabric.autocast():
+                latents += [
+                    networks.model.encode_latent(waveforms.to(self._fabric.device))
+                    for waveforms in batch.split(part)
+                ]
+        quantizer = networks.model.quantizer
+        match_codebook_to_latents(quantizer, torch.cat(latents))
+        if config.quantizer_start.basis_from_latents:
+            draw = torch.Generator().manual_seed(config.seed)
+            draw_basis_from_latents(quantizer, torch.cat(latents), draw)
+        # Different devices may round differently; the weights, and C, must not.
+        state = {name: value.cpu() for name, value in quantizer.state_dict().items()}
+        state = self._fabric.broadcast(state)
+        quantizer.load_state_dict(state)
+        networks.average.quantizer.load_state_dict(state)
+        self._quantizer_started = True
 
 
-def _optimizer(
-    module: nn.Module, config: OptimizerConfig, without: Sequence[nn.Parameter] = ()
-) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels only; each group has a learning rate ``scale``."""
-    left_out = {id(parameter) for parameter in without}
-    parameters = [p for p in module.parameters() if id(p) not in left_out]
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in parameters if p.dim() > 1],
-                "weight_decay": config.weight_decay,
-                "scale": 1.0,
-            },
-            {
-                "params": [p for p in parameters if p.dim() <= 1],
-                "weight_decay": 0.0,
-                "scale": 1.0,
-            },
-        ],
-        betas=tuple(config.betas),
-        fused=True,
-    )
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["scale"]
-
-
-def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Mean of each term over the steps that have it."""
-    names = {name for row in window for name in row}
-    return {
-        name: torch.stack([row[name] for row in window if name in row]).mean().item()
-        for name in sorted(names)
-    }
+def _require_same(part: str, ours: Any, theirs: Any, path: Path) -> None:
+    """Raise ConfigError that names the first setting in which two tables differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted({*ours, *theirs}):
+            _require_same(f"{part}.{name}", ours.get(name), theirs.get(name), path)
+    elif json.dumps(ours) != json.dumps(theirs):
+        raise ConfigError(f"{path} was made with {part} = {theirs!r}, this run has {ours!r}")

@@ -13,7 +13,10 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.model.config import QuantizerConfig
 from simvq_audio.model.quantizer import SimVQ
 from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisation
-from simvq_audio.training.quantizer_start import match_codebook_to_latents
+from simvq_audio.training.quantizer_start import (
+    draw_basis_from_latents,
+    match_codebook_to_latents,
+)
 
 
 def make(codebook_size=64, latent_dim=8, **options) -> SimVQ:
@@ -194,6 +197,58 @@ def test_covariance_start_gives_the_codebook_the_latents_moments():
     codebook = quantizer.codebook()
     torch.testing.assert_close(codebook.mean(0), flat.mean(0), atol=0.1, rtol=0.05)
     torch.testing.assert_close(codebook.T.cov(), flat.T.cov(), atol=0.15, rtol=0.05)
+
+
+def bimodal_latents(frames: int) -> torch.Tensor:
+    """(1, 6, frames) in two clusters: as far from Gaussian as speech and silence are."""
+    generator = torch.Generator().manual_seed(3)
+    sign = torch.randint(0, 2, (frames, 1), generator=generator) * 2 - 1
+    scale = torch.tensor([8.0, 0.5, 0.5, 0.5, 0.5, 0.5])
+    noise = torch.randn(frames, 6, generator=generator)
+    return (sign * scale + 0.3 * noise).T[None]
+
+
+def test_basis_drawn_from_the_latents_follows_their_distribution():
+    latents = bimodal_latents(20_000)
+    used = {}
+    for drawn in (False, True):
+        quantizer = make(codebook_size=1024, latent_dim=6)
+        match_codebook_to_latents(quantizer, latents)
+        if drawn:
+            draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
+        used[drawn] = perplexity(code_counts(quantizer.encode(latents), 1024)).item()
+    assert used[True] > 700
+    assert used[False] < 400
+
+
+def test_drawn_basis_keeps_its_variance_and_stands_on_latents():
+    latents = bimodal_latents(5000)
+    quantizer = make(codebook_size=512, latent_dim=6)
+    match_codebook_to_latents(quantizer, latents)
+    draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
+    assert quantizer.basis.var(0).mean().item() == pytest.approx(1 / 6, rel=0.1)
+    distances = torch.cdist(
+        quantizer.codebook(), latents[0].T, compute_mode="donot_use_mm_for_euclid_dist"
+    ).min(dim=1).values
+    assert distances.max() < 1e-3
+
+
+def test_drawn_basis_of_few_latents_has_no_equal_entries():
+    latents = bimodal_latents(100)
+    quantizer = make(codebook_size=512, latent_dim=6)
+    match_codebook_to_latents(quantizer, latents)
+    draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
+    assert len(quantizer.codebook().unique(dim=0)) == 512
+
+
+def test_latents_without_variance_in_a_direction_give_a_finite_codebook():
+    latents = bimodal_latents(2000)
+    latents[:, 3:] = 1.0
+    quantizer = make(codebook_size=64, latent_dim=6)
+    match_codebook_to_latents(quantizer, latents)
+    draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
+    assert quantizer.codebook().isfinite().all()
+    assert quantizer(latents).loss.isfinite()
 
 
 def test_covariance_start_needs_two_latents():

@@ -1,0 +1,71 @@
+"""Draw a run's curves from its metrics.jsonl: RUN/curves.png.
+
+python recipes/plot_run.py RUN [RUN ...]
+
+Several runs are drawn into one picture each of whose panels holds one number; it is written into
+the first run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from simvq_audio.atomic import atomic_path
+from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.training.script import run_script
+
+# Not curves of learning.
+_LEFT_OUT = {"step", "time", "steps_per_second", "audio_seconds_per_second"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("plot_run.py", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    return run_script(parser, lambda args: print(draw(args.runs)), arguments)
+
+
+def draw(runs: list[Path]) -> Path:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            "curves need matplotlib; install it with: pip install 'simvq-audio[train]'"
+        ) from error
+    rows = {run: _read(run / "metrics.jsonl") for run in runs}
+    names = sorted({name for found in rows.values() for row in found for name in row} - _LEFT_OUT)
+    columns = 4
+    figure = Figure(figsize=(4 * columns, 2.6 * -(-len(names) // columns)), layout="constrained")
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(-(-len(names) // columns), columns, index + 1)
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.tick_params(labelsize=7)
+        for run, found in rows.items():
+            points = [(row["step"], row[name]) for row in found if name in row]
+            # A point alone would not show as a line.
+            marker = "." if len(points) < 20 else ""
+            axes.plot(*zip(*points), marker=marker, linewidth=1, label=run.name)
+    if len(runs) > 1:
+        figure.axes[0].legend(fontsize=7)
+    out = runs[0] / "curves.png"
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=100)
+    return out
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    rows = [json.loads(line) for line in lines]
+    if not rows:
+        raise ConfigError(f"{path} holds nothing yet")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What happens to gradients between the backward pass and the optimiser.
+
+Nothing here waits for the device: whether a gradient is finite is decided, acted upon and counted
+there, and read by the host only when a line is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+
+# How PyTorch's own scaler starts, grows and shrinks.
+_FIRST_SCALE = 2.0**16
+_GROW_AFTER = 2000
+
+
+class LossScale:
+    """The factor that losses carry through a backward pass in float16, kept on the device.
+
+    Halved after gradients that are not finite, doubled after 2000 steps without one. In other
+    precisions it stays at 1. ``torch.amp.GradScaler`` does the same, but expects one backward pass
+    and one optimiser at a time; here two losses share a graph and a scale.
+    """
+
+    def __init__(self, enabled: bool, device: torch.device) -> None:
+        self.enabled = enabled
+        self.value = torch.tensor(_FIRST_SCALE if enabled else 1.0, device=device)
+        self._good_steps = torch.tensor(0.0, device=device)
+
+    def update(self, bad: Tensor) -> None:
+        """Take note of a step; ``bad`` is a float scalar, 1 where gradients were not finite."""
+        if not self.enabled:
+            return
+        self._good_steps = (self._good_steps + 1) * (1 - bad)
+        grow = (self._good_steps >= _GROW_AFTER).float()
+        self._good_steps *= 1 - grow
+        self.value = (self.value * (1 + grow) * (1 - 0.5 * bad)).clamp(min=2.0**-24, max=2.0**24)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors that ``load_state_dict`` takes back."""
+        return {"value": self.value, "good_steps": self._good_steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from another run's scale, if both runs have one."""
+        if self.enabled and float(state["value"]) != 1.0:
+            self.value = state["value"].to(self.value.device)
+            self._good_steps = state["good_steps"].to(self.value.device)
+
+
+class SkippedSteps:
+    """Counts of steps without finite gradients, kept on the device.
+
+    Attributes:
+        total: of the whole run; a float scalar.
+        in_a_row: up to the last step; a float scalar.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.total = torch.tensor(0.0, device=device)
+        self.in_a_row = torch.tensor(0.0, device=device)
+
+    def update(self, bad: Tensor) -> None:
+        """Take note of a step; ``bad`` is a float scalar, 1 where gradients were not finite."""
+        self.total += bad
+        self.in_a_row = (self.in_a_row + 1) * bad
+
+
+def exchange(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes; without others, do nothing.
+
+    One flattened exchange a network, where ``DistributedDataParallel`` would hook into the backward
+    pass: this step takes two losses' gradients from one graph, which those hooks do not allow.
+    Nothing is approximated; what is given up is the overlap with the backward pass. Fabric's own
+    ``all_reduce`` is not used because it puts a barrier, and with it the host, in front.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients)])
+
+
+def unscale_and_clip(
+    parameters: Iterable[nn.Parameter], scale: Tensor, max_norm: float
+) -> tuple[Tensor, Tensor]:
+    """Divide gradients by ``scale``, then shorten them to ``max_norm`` (0: leave them as long).
+
+    Returns:
+        the norm after the division and before the shortening, and 1 where it is not finite
+        (else 0); float scalars on the device.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients) / scale
+    factor = 1 / scale
+    if max_norm > 0:
+        factor = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor)
+    return norm, 1 - torch.isfinite(norm).float()
+
+
+def step_unless(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
+    """Step a fused optimiser, except where the scalar ``bad`` is 1: then nothing changes.
+
+    ``found_inf`` is how ``torch.amp.GradScaler`` says the same to fused optimisers; they read it
+    on the device and leave weights, moments and step counts alone.
+
+    Measured (torch 2.11): fused optimisers change weights without raising their version. The
+    quantiser's cached codebook goes by that, and would stay the first step's.
+    """
+    optimizer.found_inf = bad  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
+    increment_version(p for group in optimizer.param_groups for p in group["params"])

@@ -1,0 +1,14 @@
+"""What the generator and the discriminators are trained by."""
+
+from simvq_audio.training.losses.adversarial import discriminator_loss, generator_losses
+from simvq_audio.training.losses.bandwidth import limit_bandwidth
+from simvq_audio.training.losses.config import SpectralLossConfig
+from simvq_audio.training.losses.spectral import SpectralLosses
+
+__all__ = [
+    "SpectralLossConfig",
+    "SpectralLosses",
+    "discriminator_loss",
+    "generator_losses",
+    "limit_bandwidth",
+]

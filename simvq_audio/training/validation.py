@@ -1,0 +1,155 @@
+"""What a model in training is worth, on a fixed set of recordings."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simvq_audio.audio import AUDIO_SUFFIXES
+from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.evaluation.speech_scores import score
+from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.usage import code_counts, perplexity, utilisation
+from simvq_audio.training.config import ValidationConfig
+from simvq_audio.training.losses import SpectralLossConfig, SpectralLosses
+from simvq_audio.training.manifest import load_manifest
+from simvq_audio.training.recordings import RecordingFiles, read_mono
+
+# Shorter recordings say little, and STOI needs 30 frames of speech.
+_MIN_SECONDS = 1.0
+
+
+class Example(NamedTuple):
+    """A recording and what became of it, both (samples,) float32 at the model's rate."""
+
+    name: str
+    original: np.ndarray
+    decoded: np.ndarray
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of one model.
+
+    Attributes:
+        scores: means over recordings by name: "mel" (nepers), "pesq_wb", "stoi", "estoi",
+            "utilisation" (0 to 1), "perplexity", and "pesq_failed", the number of recordings in
+            which PESQ found no speech.
+        examples: the first few recordings.
+    """
+
+    scores: dict[str, float]
+    examples: list[Example]
+
+    def better_than(self, other: float | None, by: str) -> bool:
+        """Whether this is an improvement over a score ``by`` of another model (None: no other)."""
+        own = self.scores.get(by)
+        if own is None:
+            return False
+        if other is None:
+            return True
+        return own < other if by == "mel" else own > other
+
+
+class ValidationSet:
+    """The recordings, resampled and cut, held in memory.
+
+    Args:
+        source: a folder (every audio file below it) or a manifest (.jsonl).
+        config: how many recordings, and how long.
+        sample_rate: the model's, in Hz.
+
+    Raises:
+        ConfigError: there are no recordings of at least a second.
+        AudioError: a recording cannot be read.
+        MissingExtraError: pesq or pystoi is not installed; better known before training than
+            after hours of it.
+    """
+
+    def __init__(self, source: Path, config: ValidationConfig, sample_rate: int) -> None:
+        for package in ("pesq", "pystoi"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(
+                    f"validation needs {package}; install it with: pip install 'simvq-audio[eval]'"
+                )
+        self._sample_rate = sample_rate
+        self._limit = round(config.max_seconds * sample_rate)
+        self._mel = SpectralLosses(SpectralLossConfig(), sample_rate)
+        listed = _folder(source) if source.is_dir() else _manifest(source)
+        files = RecordingFiles(shard for _, shard in listed)
+        shortest = round(min(_MIN_SECONDS, config.max_seconds) * sample_rate)
+        self.recordings: list[tuple[str, np.ndarray]] = []
+        count = min(config.recordings, len(listed))
+        index = 0
+        for number in range(count):
+            # Evenly over the set; in the place of one that is too short comes the one behind it.
+            index = max(number * len(listed) // count, index)
+            found = False
+            while index < len(listed) and not found:
+                path, shard = listed[index]
+                with files.open(path, shard) as reader:
+                    samples = read_mono(reader, sample_rate)[: self._limit]
+                if found := len(samples) >= shortest:
+                    name = Path(path).relative_to(source) if source.is_dir() else Path(path).name
+                    self.recordings.append((str(name), samples))
+                index += 1
+        if not self.recordings:
+            raise ConfigError(f"{source} holds no recording of at least {_MIN_SECONDS:g} s")
+
+    @torch.no_grad()
+    def validate(self, model: Autoencoder, examples: int = 2) -> Validation:
+        """Code and decode every recording, in float32, and score the results.
+
+        Args:
+            model: in evaluation mode.
+        """
+        device = next(model.parameters()).device
+        mel = self._mel.to(device)
+        counts = torch.zeros(model.config.quantizer.codebook_size, dtype=torch.long)
+        rows: dict[str, list[float]] = {"mel": [], "pesq_wb": [], "stoi": [], "estoi": []}
+        shown = []
+        failed = 0
+        for name, original in self.recordings:
+            waveform = torch.from_numpy(original)[None].to(device)
+            indices = model.encode(waveform)
+            counts += code_counts(indices, len(counts)).cpu()
+            decoded = model.decode(indices)[:, : waveform.shape[1]]
+            rows["mel"].append(mel(decoded, waveform)["mel"].item())
+            result = decoded[0].clamp(-1, 1).cpu().numpy()
+            if len(shown) < examples:
+                shown.append(Example(name, original, result))
+            scores = score(original, result, self._sample_rate)
+            rows["stoi"].append(scores.stoi)
+            rows["estoi"].append(scores.estoi)
+            if scores.pesq_wb is None:
+                failed += 1
+            else:
+                rows["pesq_wb"].append(scores.pesq_wb)
+        means = {name: float(np.mean(values)) for name, values in rows.items() if values}
+        means["utilisation"] = utilisation(counts).item()
+        means["perplexity"] = perplexity(counts).item()
+        means["pesq_failed"] = failed
+        return Validation(means, shown)
+
+
+def spectrogram_image(waveform: Tensor) -> Tensor:
+    """(samples,) -> (1, bins, frames) grey image, 0 to 1 over 80 dB, low frequencies below."""
+    window = torch.hann_window(1024)
+    magnitude = torch.stft(waveform, 1024, 256, window=window, return_complex=True).abs()
+    decibels = 20 * (magnitude.clamp(min=1e-5) / magnitude.max().clamp(min=1e-5)).log10()
+    return (1 + decibels.clamp(min=-80) / 80).flip(0)[None]
+
+
+def _folder(source: Path) -> list[tuple[str, str | None]]:
+    paths = (p for p in source.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    return [(str(path), None) for path in sorted(paths)]
+
+
+def _manifest(source: Path) -> list[tuple[str, str | None]]:
+    return [(row.path, row.shard) for row in load_manifest(source)]
