@@ -11,23 +11,15 @@ from dataclasses import dataclass, field
 from math import ceil, log2, prod
 from typing import Any, ClassVar, TypeAlias
 
+from simvq_audio.config_checks import require, require_at_least, whole_numbers
 from simvq_audio.errors import ConfigError
 
 MAX_CODEBOOK_SIZE = 262_144
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
 def _require_positive(config: Any, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        _require(
-            isinstance(value, int) and not isinstance(value, bool) and value > 0,
-            f"{type(config).__name__}.{name} must be a whole number above 0, not {value!r}",
-        )
+        require_at_least(config, name, 1)
 
 
 @dataclass(frozen=True)
@@ -52,10 +44,10 @@ class SpectralEncoderConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "n_fft", "hop_length", "dim", "hidden_dim", "blocks", "kernel_size")
-        _require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
-        _require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
-        _require(self.kernel_size % 2 == 1, "kernel_size must be odd")
-        _require(0 < self.compression <= 1, "compression must lie in (0, 1]")
+        require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
+        require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
+        require(self.kernel_size % 2 == 1, "kernel_size must be odd")
+        require(0 < self.compression <= 1, "compression must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class SeanetEncoderConfig:
     lstm_layers: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strides", tuple(self.strides))
+        whole_numbers(self, "strides")
         _require_positive(
             self,
             "filters",
@@ -90,11 +82,7 @@ class SeanetEncoderConfig:
             "compress",
             "lstm_layers",
         )
-        _require(
-            bool(self.strides) and all(isinstance(s, int) and s > 0 for s in self.strides),
-            "strides must be whole numbers above 0",
-        )
-        _require(self.compress <= self.filters, "compress must not be above filters")
+        require(self.compress <= self.filters, "compress must not be above filters")
 
     @property
     def hop_length(self) -> int:
@@ -120,11 +108,11 @@ class QuantizerConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "codebook_size", "latent_dim")
-        _require(
+        require(
             2 <= self.codebook_size <= MAX_CODEBOOK_SIZE,
             f"codebook_size must lie between 2 and {MAX_CODEBOOK_SIZE}, not {self.codebook_size}",
         )
-        _require(self.commitment >= 0, "commitment must not be negative")
+        require(self.commitment >= 0, "commitment must not be negative")
 
     @property
     def bits_per_code(self) -> int:
@@ -160,10 +148,10 @@ class DecoderConfig:
             self, "dim", "hidden_dim", "blocks", "kernel_size", "overlap_frames", "n_fft"
         )
         _require_positive(self, "hop_length")
-        _require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
-        _require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
-        _require(self.kernel_size % 2 == 1, "kernel_size must be odd")
-        _require(
+        require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
+        require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
+        require(self.kernel_size % 2 == 1, "kernel_size must be odd")
+        require(
             not self.attention_prenet or self.dim % 32 == 0,
             "dim must be a multiple of 32 with attention_prenet (GroupNorm has 32 groups)",
         )
@@ -190,7 +178,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "sample_rate")
-        _require(
+        require(
             self.encoder.hop_length == self.decoder.hop_length,
             f"the encoder's hop length ({self.encoder.hop_length}) is not the decoder's "
             f"({self.decoder.hop_length})",

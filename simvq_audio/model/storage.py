@@ -58,6 +58,7 @@ def save_model(
         OSError: the file cannot be written; nothing is left behind then.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     dtype = torch.float16 if half else torch.float32
@@ -72,7 +73,10 @@ def save_model(
         **(metadata or {}),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        try:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        except SafetensorError as error:  # a full disk, for instance
+            raise OSError(f"cannot write {path}: {error}") from error
     return fingerprint
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.config import ModelConfig, from_plain
-from simvq_audio.training.checks import (
+from simvq_audio.config_checks import (
     require,
     require_at_least,
     require_choice,

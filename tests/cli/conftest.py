@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -114,8 +115,8 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[ToyCodec]:
     """Put the toy codec, one embedded model and a toy importer in place of the real ones."""
 
     class FreshToy(ToyCodec):
-        loads: list[dict[str, object]] = []
-        batches: list[list[int]] = []
+        loads: ClassVar[list[dict[str, object]]] = []
+        batches: ClassVar[list[list[int]]] = []
         streams = 0
         fail_encoding = staticmethod(lambda waveform: None)
         fail_decoding_after = None

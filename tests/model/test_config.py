@@ -16,15 +16,15 @@ from simvq_audio.model.config import ModelConfig, compact
         ({"encoder": {"kind": "seanet", "n_fft": 3}}, "unknown key 'n_fft'"),
         ({"encoder": []}, "encoder must be a table"),
         ({"decoder": {"dim": "wide"}}, "decoder.dim must be of type int"),
-        ({"decoder": {"dim": 0}}, "dim must be a whole number above 0"),
+        ({"decoder": {"dim": 0}}, "dim must be a whole number of at least 1"),
         ({"decoder": {"dim": True}}, "decoder.dim must be of type int"),
         ({"decoder": {"kernel_size": 4}}, "kernel_size must be odd"),
         ({"decoder": {"dim": 40, "attention_prenet": True}}, "multiple of 32"),
         ({"decoder": {"hop_length": 160}}, "hop length (320) is not the decoder's (160)"),
         ({"encoder": {"n_fft": 100}}, "n_fft must not be below hop_length"),
-        ({"encoder": {"kind": "seanet", "strides": [2, 0]}}, "strides must be whole numbers"),
+        ({"encoder": {"kind": "seanet", "strides": [2, 0]}}, "strides must be a list of whole numbers"),
         ({"quantizer": {"codebook_size": 1}}, "codebook_size must lie between"),
-        ({"sample_rate": 0}, "sample_rate must be a whole number above 0"),
+        ({"sample_rate": 0}, "sample_rate must be a whole number of at least 1"),
     ],
 )
 def test_wrong_values_are_named(values, words):

@@ -105,6 +105,23 @@ def test_cached_codebook_is_dropped_when_it_changes(change):
     torch.testing.assert_close(quantizer.codebook(), expected)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_training_searches_the_codebook_that_the_optimiser_left(fused):
+    """Fused optimisers change W without raising its version, which the cache goes by."""
+    quantizer = make()
+    optimizer = torch.optim.AdamW(quantizer.parameters(), lr=0.3, fused=fused)
+    latent = torch.randn(1, 8, 200)
+    for _ in range(3):
+        optimizer.zero_grad()
+        quantizer(latent).loss.backward()
+        optimizer.step()
+    codebook = quantizer.proj(quantizer.basis)
+    nearest = torch.cdist(latent.transpose(1, 2)[0], codebook).argmin(1)
+    assert torch.equal(quantizer(latent).indices[0], nearest)
+    quantizer.eval()
+    assert torch.equal(quantizer.encode(latent)[0], nearest)
+
+
 def test_autocast_changes_no_code():
     quantizer = make(codebook_size=4096, latent_dim=64)
     latent = 0.02 * torch.randn(1, 64, 500)  # close calls: half precision would flip many

@@ -1,4 +1,4 @@
-"""Checks that the configurations of training share; each error names the key."""
+"""Checks that configurations share; each error names the key."""
 
 from __future__ import annotations
 
