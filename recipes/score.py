@@ -1,8 +1,8 @@
 """Score a model on a folder of speech: PESQ-wb, STOI, ESTOI a folder, bit rate, codebook use.
 
-    python recipes/score.py DIR [--model MODEL] [--json FILE] [--limit N] [--jobs N]
+    python recipes/score.py DIR [DIR ...] [--model MODEL] [--json FILE] [--limit N] [--jobs N]
 
-Every recording below DIR is coded into a real .codes file's bytes, decoded at its own rate and
+Every recording below each DIR is coded into a real .codes file's bytes, decoded at its own rate and
 scored at 16 kHz. Means are over files; a file that PESQ cannot score is counted and named.
 """
 
@@ -27,7 +27,7 @@ _codec: Codec
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--model", help="model file; the embedded one by default")
     parser.add_argument("--json", type=Path, help="write every file's scores here")
     parser.add_argument("--limit", type=int, help="score only every so many-th file, this many")
@@ -41,15 +41,20 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    files = [
+        (path, f"{folder.resolve().name}/{path.relative_to(folder)}")
+        for folder in args.folders
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in AUDIO_SUFFIXES
+    ]
     if args.limit:
-        paths = paths[:: max(1, len(paths) // args.limit)][: args.limit]
-    if not paths:
-        raise SimvqAudioError(f"no audio files below {args.folder}")
+        files = files[:: max(1, len(files) // args.limit)][: args.limit]
+    if not files:
+        raise SimvqAudioError(f"no audio files below {', '.join(map(str, args.folders))}")
     codec = Codec.load(args.model, device="cpu")
     # spawn: torch's threads do not survive a fork.
     with get_context("spawn").Pool(args.jobs, _start, (args.model,)) as pool:
-        rows = pool.map(_score, [(str(p), str(p.relative_to(args.folder))) for p in paths], 4)
+        rows = pool.map(_score, [(str(path), name) for path, name in files], 4)
     folders = sorted({str(Path(row["file"]).parent) for row in rows})
     print(f"{codec.name} {codec.fingerprint}")
     print(f"{'folder':24} files  kbit/s  PESQ-wb   STOI  ESTOI")

@@ -188,9 +188,14 @@ class Codec:
                 yield resampler.push(block)
             yield resampler.push(np.empty((0, channels), np.float32), final=True)
 
-        indices = [settled(piece) for piece in _regroup(resampled(), self._chunk(channels))]
-        indices.append(settled(np.empty((0, channels), np.float32), final=True))
-        return self._codes(np.concatenate(indices, axis=1), sample_rate, num_samples)
+        # One growing buffer: an array a piece, each left between the pieces' large temporaries, would
+        # keep the heap from ever shrinking again.
+        indices = [bytearray() for _ in range(channels)]
+        for piece in _regroup(resampled(), self._chunk(channels)):
+            _append(indices, settled(piece))
+        _append(indices, settled(np.empty((0, channels), np.float32), final=True))
+        rows = np.stack([np.frombuffer(row, np.int32) for row in indices])
+        return self._codes(rows, sample_rate, num_samples)
 
     def encode_file(self, path: str | os.PathLike[str]) -> Codes:
         """Code an audio file in flat memory.
@@ -428,6 +433,12 @@ def _as_array(waveform: Tensor | np.ndarray) -> np.ndarray:
         channel, sample = np.argwhere(~np.isfinite(array))[0]
         raise AudioError(f"the waveform holds {array[channel, sample]} at sample {sample}")
     return array
+
+
+def _append(rows: list[bytearray], indices: np.ndarray) -> None:
+    """Append (channels, frames) int32 indices to a buffer a channel."""
+    for row, added in zip(rows, indices):
+        row += added.tobytes()
 
 
 def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

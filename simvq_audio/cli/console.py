@@ -81,9 +81,12 @@ def progress(label: str, total: float | None, *, quiet: bool) -> Iterator[Callab
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    # Silent in logs, where a bar would be one line per update or an empty one.
-    hidden = quiet or not console.is_terminal
-    with Progress(console=console, transient=True, disable=hidden) as bar:
+    # Silent in logs, where a bar would be one line per update; a disabled Progress still prints an
+    # empty line there before rich 15.
+    if quiet or not console.is_terminal:
+        yield lambda amount: None
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda amount: bar.advance(task, amount)
 

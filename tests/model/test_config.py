@@ -22,7 +22,10 @@ from simvq_audio.model.config import ModelConfig, compact
         ({"decoder": {"dim": 40, "attention_prenet": True}}, "multiple of 32"),
         ({"decoder": {"hop_length": 160}}, "hop length (320) is not the decoder's (160)"),
         ({"encoder": {"n_fft": 100}}, "n_fft must not be below hop_length"),
-        ({"encoder": {"kind": "seanet", "strides": [2, 0]}}, "strides must be a list of whole numbers"),
+        (
+            {"encoder": {"kind": "seanet", "strides": [2, 0]}},
+            "strides must be a list of whole numbers",
+        ),
         ({"quantizer": {"codebook_size": 1}}, "codebook_size must lie between"),
         ({"sample_rate": 0}, "sample_rate must be a whole number of at least 1"),
     ],

@@ -244,9 +244,11 @@ def test_drawn_basis_keeps_its_variance_and_stands_on_latents():
     match_codebook_to_latents(quantizer, latents)
     draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
     assert quantizer.basis.var(0).mean().item() == pytest.approx(1 / 6, rel=0.1)
-    distances = torch.cdist(
-        quantizer.codebook(), latents[0].T, compute_mode="donot_use_mm_for_euclid_dist"
-    ).min(dim=1).values
+    distances = (
+        torch.cdist(quantizer.codebook(), latents[0].T, compute_mode="donot_use_mm_for_euclid_dist")
+        .min(dim=1)
+        .values
+    )
     assert distances.max() < 1e-3
 
 

@@ -205,9 +205,7 @@ def test_compression_raises_magnitudes_to_its_power_and_keeps_phases():
     compressed, linear = (torch.complex(x[:, 0], x[:, 1]) for x in seen)
     loud = linear.abs() > 0.01
     assert loud.any()
-    torch.testing.assert_close(
-        compressed[loud].abs(), linear[loud].abs() ** 0.5, rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(compressed[loud].abs(), linear[loud].abs() ** 0.5, rtol=1e-3, atol=0)
     torch.testing.assert_close(
         compressed[loud] / compressed[loud].abs(), linear[loud] / linear[loud].abs()
     )
