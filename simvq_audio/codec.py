@@ -188,8 +188,8 @@ class Codec:
                 yield resampler.push(block)
             yield resampler.push(np.empty((0, channels), np.float32), final=True)
 
-        # One growing buffer: an array a piece, each left between the pieces' large temporaries, would
-        # keep the heap from ever shrinking again.
+        # One growing buffer: an array a piece, each left between the large temporaries, would keep
+        # the heap from shrinking.
         indices = [bytearray() for _ in range(channels)]
         for piece in _regroup(resampled(), self._chunk(channels)):
             _append(indices, settled(piece))

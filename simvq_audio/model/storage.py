@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simvq_audio.atomic import atomic_path
+from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.model.config import ModelConfig
 
@@ -76,7 +76,7 @@ def save_model(
         try:
             save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
         except SafetensorError as error:  # a full disk, for instance
-            raise OSError(f"cannot write {path}: {error}") from error
+            raise write_error(error, Path(path)) from error
     return fingerprint
 
 

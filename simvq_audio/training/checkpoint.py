@@ -7,10 +7,8 @@ small form for taking a run to another machine: weights in half precision, no op
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simvq_audio.atomic import atomic_path
+from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ModelError
 
 _FOLDER = "checkpoints"
@@ -38,20 +36,6 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:
             raise write_error(error, path) from error
-
-
-def write_error(error: Exception, path: Path) -> OSError:
-    """What kept a file from being written, as the operating system would put it.
-
-    torch's archive writer hides the reason behind an error of its own, safetensors in a text.
-    """
-    cause = error if isinstance(error, OSError) else error.__context__
-    if isinstance(cause, OSError) and cause.errno is not None:
-        number = cause.errno
-    else:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
-    return OSError(number, os.strerror(number), str(path))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

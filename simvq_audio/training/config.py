@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simvq_audio.errors import ConfigError
-from simvq_audio.model.config import ModelConfig, from_plain
 from simvq_audio.config_checks import (
     require,
     require_at_least,
     require_choice,
     require_number,
 )
+from simvq_audio.errors import ConfigError
+from simvq_audio.model.config import ModelConfig, from_plain
 from simvq_audio.training.discriminators.config import DiscriminatorConfig
 from simvq_audio.training.discriminators.config import compact as compact_discriminators
 from simvq_audio.training.losses.config import SpectralLossConfig

@@ -23,7 +23,6 @@ from simvq_audio.training.checkpoint import (
     load_checkpoint,
     remove_old,
     save_checkpoint,
-    write_error,
 )
 from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.quantizer_start import (
@@ -170,17 +169,12 @@ class Trainer:
         remove_old(self.out, self.config.keep_checkpoints)
 
     def _save_model(self) -> None:
-        from safetensors import SafetensorError
-
-        try:
-            save_model(
-                self.out / MODEL,
-                self.config.model,
-                self.networks.average.state_dict(),
-                {"training": f"{self.step} steps"},
-            )
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise write_error(error, self.out / MODEL) from error
+        save_model(
+            self.out / MODEL,
+            self.config.model,
+            self.networks.average.state_dict(),
+            {"training": f"{self.step} steps"},
+        )
 
     # -- the loop ------------------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
 
-from simvq_audio.errors import ConfigError
-from simvq_audio.model.config import from_plain
 from simvq_audio.config_checks import (
     require,
     require_at_least,
@@ -21,6 +19,8 @@ from simvq_audio.config_checks import (
     whole_number_rows,
     whole_numbers,
 )
+from simvq_audio.errors import ConfigError
+from simvq_audio.model.config import from_plain
 
 GAN_LOSSES = ("hinge", "least_squares")
 REDUCTIONS = ("mean", "sum")

@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from simvq_audio.errors import ConfigError
-from simvq_audio.model.config import from_plain
 from simvq_audio.config_checks import (
     require,
     require_at_least,
@@ -15,6 +13,8 @@ from simvq_audio.config_checks import (
     require_number,
     whole_number_rows,
 )
+from simvq_audio.errors import ConfigError
+from simvq_audio.model.config import from_plain
 
 MEL_FILTERS = ("slaney", "htk")
 
