@@ -15,6 +15,8 @@ from torch import Tensor
 from simvq_audio.audio import AudioReader, AudioWriter, Resampler, resample, resampled_length
 from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.bitstream import MAX_CHANNELS, Codes
+from simvq_audio.blocks import append_indices, as_array, grouped, regroup
+from simvq_audio.device import find_device
 from simvq_audio.errors import AudioError, CodesError, ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import ModelConfig
@@ -71,7 +73,7 @@ class Codec:
             ModelError: the model cannot be found or is damaged.
             ConfigError: the device is unknown or not there.
         """
-        place = _device(device)
+        place = find_device(device)
         network, header = load_model(locate_model(model), place)
         return cls(network, header, batch_seconds)
 
@@ -118,7 +120,7 @@ class Codec:
             AudioError: another shape, NaN or infinity, no channel or more than 255, or a rate
                 outside 1 kHz to 768 kHz.
         """
-        array = _as_array(waveform)
+        array = as_array(waveform)
         step = max(1, int(self.batch_seconds * sample_rate))
         blocks = (array[:, i : i + step].T for i in range(0, array.shape[1], step))
         return self.encode_stream(blocks, sample_rate, array.shape[0])
@@ -139,7 +141,7 @@ class Codec:
             sample_rates = [sample_rates] * len(waveforms)
         if len(sample_rates) != len(waveforms):
             raise AudioError(f"{len(waveforms)} waveforms with {len(sample_rates)} sample rates")
-        arrays = [_as_array(waveform) for waveform in waveforms]
+        arrays = [as_array(waveform) for waveform in waveforms]
         results: list[Codes | None] = [None] * len(arrays)
         short: list[int] = []
         for index, (array, rate) in enumerate(zip(arrays, sample_rates)):
@@ -148,10 +150,11 @@ class Codec:
             else:
                 short.append(index)
         short.sort(key=lambda i: arrays[i].shape[1] / sample_rates[i])
-        for group in self._groups(
+        for group in grouped(
             short,
             [a.shape[1] / r for a, r in zip(arrays, sample_rates)],
             [a.shape[0] for a in arrays],
+            self.batch_seconds,
         ):
             ready = [resample(arrays[i], sample_rates[i], self.sample_rate) for i in group]
             indices = self._encode_padded([channel for item in ready for channel in item])
@@ -191,9 +194,9 @@ class Codec:
         # One growing buffer: an array a piece, each left between the large temporaries, would keep
         # the heap from shrinking.
         indices = [bytearray() for _ in range(channels)]
-        for piece in _regroup(resampled(), self._chunk(channels)):
-            _append(indices, settled(piece))
-        _append(indices, settled(np.empty((0, channels), np.float32), final=True))
+        for piece in regroup(resampled(), self._chunk(channels)):
+            append_indices(indices, settled(piece))
+        append_indices(indices, settled(np.empty((0, channels), np.float32), final=True))
         rows = np.stack([np.frombuffer(row, np.int32) for row in indices])
         return self._codes(rows, sample_rate, num_samples)
 
@@ -238,7 +241,8 @@ class Codec:
             else:
                 short.append(index)
         short.sort(key=lambda i: seconds[i])
-        for group in self._groups(short, seconds, [item.channels for item in codes]):
+        channels = [item.channels for item in codes]
+        for group in grouped(short, seconds, channels, self.batch_seconds):
             rows = [row for i in group for row in codes[i].indices]
             frames = torch.tensor([len(row) for row in rows])
             padded = torch.zeros(len(rows), int(frames.max()), dtype=torch.long)
@@ -353,21 +357,6 @@ class Codec:
         frames = int(self.batch_seconds * self.frame_rate / channels)
         return max(1, frames) * self.hop_length
 
-    def _groups(
-        self, order: list[int], seconds: list[float], channels: list[int]
-    ) -> Iterator[list[int]]:
-        """Cut items, sorted by length, into groups that fill ``batch_seconds`` when padded."""
-        group: list[int] = []
-        rows = 0
-        for index in order:
-            if group and (rows + channels[index]) * seconds[index] > self.batch_seconds:
-                yield group
-                group, rows = [], 0
-            group.append(index)
-            rows += channels[index]
-        if group:
-            yield group
-
     def _encode_padded(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Indices of several mono waveforms at the model's rate, in one forward pass."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
@@ -390,68 +379,3 @@ class Codec:
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
             yield
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps"
-        ) from error
-    if place.type == "cuda":
-        count = torch.cuda.device_count()
-        if (place.index or 0) >= count:
-            raise ConfigError(f"there is no {place}: this machine has {count} CUDA devices")
-    elif place.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ConfigError("there is no MPS device on this machine")
-    elif place.type != "cpu":
-        raise ConfigError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
-    return place
-
-
-def _as_array(waveform: Tensor | np.ndarray) -> np.ndarray:
-    """(channels, samples) float32, checked."""
-    if isinstance(waveform, Tensor):
-        waveform = waveform.detach().cpu().numpy()
-    array = np.asarray(waveform)
-    if array.dtype.kind != "f":
-        raise AudioError(
-            f"the waveform must be floating point with full scale 1, not {array.dtype}"
-        )
-    array = array.astype(np.float32, copy=False)
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2:
-        raise AudioError(
-            f"the waveform must be (samples,) or (channels, samples), not {array.shape}"
-        )
-    if not np.isfinite(array).all():
-        channel, sample = np.argwhere(~np.isfinite(array))[0]
-        raise AudioError(f"the waveform holds {array[channel, sample]} at sample {sample}")
-    return array
-
-
-def _append(rows: list[bytearray], indices: np.ndarray) -> None:
-    """Append (channels, frames) int32 indices to a buffer a channel."""
-    for row, added in zip(rows, indices):
-        row += added.tobytes()
-
-
-def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Cut a stream of (samples, channels) arrays anew, into pieces of ``size`` samples."""
-    pending: list[np.ndarray] = []
-    held = 0
-    for block in blocks:
-        while held + len(block) >= size:
-            cut = size - held
-            yield np.concatenate([*pending, block[:cut]])
-            block, pending, held = block[cut:], [], 0
-        if len(block):
-            pending.append(block)
-            held += len(block)
-    if held:
-        yield np.concatenate(pending)
