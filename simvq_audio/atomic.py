@@ -48,6 +48,6 @@ def write_error(error: Exception, path: Path) -> OSError:
     if isinstance(cause, OSError) and cause.errno is not None:
         number = cause.errno
     else:
-        found = re.search(r"os error (\d+)", str(error))
+        found = re.search(r"(?:os error |code: )(\d+)", str(error))
         number = int(found[1]) if found else errno.EIO
     return OSError(number, os.strerror(number), str(path))
