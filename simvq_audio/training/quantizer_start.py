@@ -50,7 +50,8 @@ def draw_basis_from_latents(quantizer: SimVQ, latents: Tensor, generator: torch.
 
     To be called after ``match_codebook_to_latents`` with the same latents: C is then made of
     whitened latents and keeps its variance of 1/latent_dim. It is as frozen afterwards as a random
-    one. Measured on the compact model: perplexity 5700 of 8192, against 2500 with a Gaussian C.
+    one. Measured on the compact model in equal short runs: perplexity 4459 of 8192, against 2387
+    with a Gaussian C.
 
     Args:
         latents: (batch, latent_dim, frames); with fewer than codebook_size of them some entries
