@@ -144,10 +144,8 @@ class DecoderConfig:
     hop_length: int = 320
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "dim", "hidden_dim", "blocks", "kernel_size", "overlap_frames", "n_fft"
-        )
-        _require_positive(self, "hop_length")
+        _require_positive(self, "dim", "hidden_dim", "blocks", "kernel_size", "overlap_frames")
+        _require_positive(self, "n_fft", "hop_length")
         require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
         require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
         require(self.kernel_size % 2 == 1, "kernel_size must be odd")
