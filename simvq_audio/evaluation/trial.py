@@ -1,0 +1,81 @@
+"""One recording and what a codec made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from simvq_audio.audio import resample
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a recording was coded; known of codecs that are run here, not of decoded files alone.
+
+    Attributes:
+        indices: (channels, frames) int32 codes.
+        codebook_size: they lie below it.
+        payload_bits: bits that carry codes, over all channels.
+        file_bytes: the whole file, header included.
+        encode_seconds, decode_seconds: wall time, without loading the model.
+        reencoded: (channels, frames) codes of the decoded waveform coded again, or None if that
+            was not done.
+    """
+
+    indices: np.ndarray
+    codebook_size: int
+    payload_bits: int
+    file_bytes: int
+    encode_seconds: float
+    decode_seconds: float
+    reencoded: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One channel of a recording beside the same channel decoded: what a metric scores.
+
+    Attributes:
+        reference, decoded: (samples,) float32, full scale 1, of one length and without delay.
+        sample_rate: of both, in Hz.
+        resample: (waveform (samples,), rate, new rate) -> (samples',), the protocol's resampler.
+        coding: how the recording was coded, if known.
+    """
+
+    reference: np.ndarray
+    decoded: np.ndarray
+    sample_rate: int
+    resample: Callable[[np.ndarray, int, int], np.ndarray] = resample
+    coding: Coding | None = None
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.reference) / self.sample_rate
+
+    def at(self, sample_rate: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Reference and decoded waveform at a rate in Hz; None is the recording's own."""
+        if sample_rate is None or sample_rate == self.sample_rate:
+            return self.reference, self.decoded
+        return self.once(
+            ("at", sample_rate),
+            lambda: (
+                self.resample(self.reference, self.sample_rate, sample_rate),
+                self.resample(self.decoded, self.sample_rate, sample_rate),
+            ),
+        )
+
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """What ``compute`` returns, computed for the first that asks.
+
+        Several metrics score one analysis of the signals, such as their pitch tracks.
+        """
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
