@@ -56,9 +56,11 @@ class SimVQ(nn.Module):
     def codebook(self) -> Tensor:
         """The effective codebook W(C), (codebook_size, latent_dim) float32, without gradient.
 
-        Kept between calls and computed anew when W or C has changed in place or been replaced.
+        In evaluation mode it is kept between calls, and computed anew when W or C has changed in
+        place or been replaced. In training mode it is computed at every call: fused optimisers
+        change W without raising its version (torch 2.11).
         """
-        return self._cached_codebook()[0]
+        return self._codebook_and_norms()[0]
 
     def forward(self, latent: Tensor) -> Quantized:
         """Quantise (batch, latent_dim, frames); see ``Quantized``."""
@@ -66,9 +68,6 @@ class SimVQ(nn.Module):
         # codebook that inference does not have.
         with torch.autocast(latent.device.type, enabled=False):
             z = latent.float().transpose(1, 2)
-            if self.training:
-                # Fused optimisers change W without raising its version.
-                self._cache = None
             indices = self._search(z)
             # W of the chosen rows equals the chosen rows of W(C): no gradient at size K x d.
             entries = F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
@@ -99,7 +98,7 @@ class SimVQ(nn.Module):
         |z|^2 is left out: it is the same for every entry. A block holds at most
         ``_SEARCH_BLOCK`` distances, whatever the codebook's size.
         """
-        codebook, half_norms = self._cached_codebook()
+        codebook, half_norms = self._codebook_and_norms()
         flat = z.detach().reshape(-1, z.shape[-1])
         rows = max(1, _SEARCH_BLOCK // codebook.shape[0])
         transposed = codebook.t()
@@ -110,19 +109,23 @@ class SimVQ(nn.Module):
         indices = torch.cat(best) if best else flat.new_empty(0, dtype=torch.long)
         return indices.view(z.shape[:-1])
 
-    @torch.no_grad()
-    def _cached_codebook(self) -> tuple[Tensor, Tensor]:
+    def _codebook_and_norms(self) -> tuple[Tensor, Tensor]:
         """(W(C), half the squared norm of each row)."""
-        weight, bias = self.proj.weight, self.proj.bias
+        if self.training:
+            return self._project()
         # In-place changes (load_state_dict, plain optimisers) raise a tensor's version; moves and
         # replacements change its storage. train() drops the cache as well.
         key = tuple(
             (t.data_ptr(), t._version, t.device)
-            for t in (weight, bias, self.basis)
+            for t in (self.proj.weight, self.proj.bias, self.basis)
             if t is not None
         )
         if self._cache is None or self._cache[0] != key:
-            with torch.autocast(weight.device.type, enabled=False):
-                codebook = F.linear(self.basis, weight, bias).detach()
-            self._cache = (key, codebook, 0.5 * codebook.square().sum(dim=1))
+            self._cache = (key, *self._project())
         return self._cache[1], self._cache[2]
+
+    @torch.no_grad()
+    def _project(self) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.basis.device.type, enabled=False):
+            codebook = F.linear(self.basis, self.proj.weight, self.proj.bias)
+        return codebook, 0.5 * codebook.square().sum(dim=1)

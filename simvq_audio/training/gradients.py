@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.graph import increment_version
 
 # How PyTorch's own scaler starts, grows and shrinks.
 _FIRST_SCALE = 2.0**16
@@ -110,13 +109,9 @@ def step_unless(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
 
     ``found_inf`` is how ``torch.amp.GradScaler`` says the same to fused optimisers; they read it
     on the device and leave weights, moments and step counts alone.
-
-    Measured (torch 2.11): fused optimisers change weights without raising their version. The
-    quantiser's cached codebook goes by that, and would stay the first step's.
     """
     optimizer.found_inf = bad  # type: ignore[attr-defined]
     try:
         optimizer.step()
     finally:
         del optimizer.found_inf  # type: ignore[attr-defined]
-    increment_version(p for group in optimizer.param_groups for p in group["params"])
