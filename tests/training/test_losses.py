@@ -333,3 +333,11 @@ def test_limit_bandwidth_removes_what_lies_above():
     limited.backward(torch.stack([high, high]))
     assert mixed.grad[0].abs().max() < 1e-4
     torch.testing.assert_close(mixed.grad[1], high, atol=1e-4, rtol=0)
+
+
+def test_limit_bandwidth_removes_the_slope_at_a_recordings_end_but_not_at_the_models():
+    """16 kHz speech fades out from 7.4 kHz on; the model must not learn that as a notch."""
+    time = torch.arange(RATE, dtype=torch.float64) / RATE
+    tones = torch.stack([torch.sin(2 * np.pi * hz * time).float() for hz in (7300, 7600, 11_900)])
+    powers = limit_bandwidth(tones, torch.tensor([8000.0, 8000.0, 12_000.0]), RATE).square().mean(1)
+    torch.testing.assert_close(powers, torch.tensor([0.5, 0.0, 0.5]), atol=1e-6, rtol=1e-3)
