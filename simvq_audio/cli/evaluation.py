@@ -55,9 +55,7 @@ JsonFileOption = Annotated[
 ]
 CsvFileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--csv", metavar="FILE", help="Write a row for each file.", show_default=False
-    ),
+    typer.Option("--csv", metavar="FILE", help="Write a row for each file.", show_default=False),
 ]
 MetricsOption = Annotated[
     str,
@@ -79,9 +77,7 @@ JobsOption = Annotated[
 ]
 PlayersOption = Annotated[
     int,
-    typer.Option(
-        "--players", min=0, metavar="N", help="Recordings that can be heard on the page."
-    ),
+    typer.Option("--players", min=0, metavar="N", help="Recordings that can be heard on the page."),
 ]
 LimitOption = Annotated[
     int | None,
@@ -108,7 +104,7 @@ def evaluate(
     protocol: ProtocolOption = ProtocolName.default,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
-    players: PlayersOption = 24,
+    players: PlayersOption = 40,
     limit: LimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -154,7 +150,7 @@ def compare(
     metrics: MetricsOption = "default",
     protocol: ProtocolOption = ProtocolName.default,
     jobs: JobsOption = None,
-    players: PlayersOption = 24,
+    players: PlayersOption = 40,
     limit: LimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -227,7 +223,7 @@ class _Output:
         if self.out is not None:
             from simvq_audio.evaluation.report.page import write_page
 
-            write_page(report, self.out, players=self._players)
+            write_page(report, self.out / PAGE_NAME, players=self._players)
         if not self.quiet:
             print_report(report)
             if self.out is not None:
@@ -322,8 +318,7 @@ def _bitrates(texts: list[str], systems: dict[str, Path]) -> dict[str, float]:
     for name, value in _assignments(texts, "NAME=KBPS").items():
         if name not in systems:
             raise CommandError(
-                f"--bitrate {name}={value}: there is no such system; given are "
-                f"{', '.join(systems)}"
+                f"--bitrate {name}={value}: there is no such system; given are {', '.join(systems)}"
             )
         try:
             rates[name] = float(value)

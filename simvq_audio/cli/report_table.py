@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from simvq_audio.cli.console import print_problem
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from simvq_audio.evaluation.metric import MetricInfo
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 # Beyond these a terminal is the wrong place.
 _MAX_FOLDERS = 30
 _MAX_NAMED = 10
-# Of a column of means in the table of folders.
-_COLUMN_WIDTH = 12
+# What a table draws between two columns, and around all of them.
+_COLUMN_GAP, _EDGES = 3, 1
 _ARROWS = {True: "↑", False: "↓", None: ""}
 
 
@@ -64,7 +63,7 @@ def _overall(report: Report) -> Table:
         found.append(means(system.files, names))
     for metric in report.metrics:
         cells = [_interval(of[metric.name], metric) if metric.name in of else "-" for of in found]
-        table.add_row(_heading(metric), *cells)
+        table.add_row(_plain(_heading(metric)), *cells)
     return table
 
 
@@ -77,19 +76,44 @@ def _folders(report: Report, system: SystemResult, width: int) -> Iterator[Table
         return
     names = [metric.name for metric in report.metrics]
     found = {folder: means(files, names) for folder, files in groups.items()}
-    label = max(len(folder) for folder in groups) + 10
-    at_once = max(1, (width - label) // _COLUMN_WIDTH)
-    for start in range(0, len(report.metrics), at_once):
-        shown = report.metrics[start : start + at_once]
-        title = "by folder, ± half of the interval"
-        table = _table(f"{system.name}, {title}" if len(report.systems) > 1 else title, "folder")
-        table.add_column("files", justify="right")
-        for metric in shown:
-            table.add_column(_heading(metric), justify="right")
-        for folder, of in found.items():
-            cells = [_half(of[m.name], m) if m.name in of else "-" for m in shown]
-            table.add_row(_plain(folder), str(len(groups[folder])), *cells)
-        yield table
+    title = "by folder, ± half of the interval"
+    if len(report.systems) > 1:
+        title = f"{system.name}, {title}"
+    first = [list(groups), [str(len(files)) for files in groups.values()]]
+    columns = {
+        metric: [
+            _half(of[metric.name], metric) if metric.name in of else "-" for of in found.values()
+        ]
+        for metric in report.metrics
+    }
+    start = _width("folder", first[0]) + _width("files", first[1]) + _EDGES
+    shown: list[MetricInfo] = []
+    used = start
+    for metric, cells in columns.items():
+        needed = _width(_heading(metric, "\n"), cells)
+        if shown and used + needed > width:
+            yield _folder_table(title, first, {of: columns[of] for of in shown})
+            shown, used = [], start
+        shown.append(metric)
+        used += needed
+    if shown:
+        yield _folder_table(title, first, {of: columns[of] for of in shown})
+
+
+def _folder_table(
+    title: str, first: list[list[str]], columns: dict[MetricInfo, list[str]]
+) -> Table:
+    table = _table(title, "folder")
+    table.add_column("files", justify="right")
+    for metric in columns:
+        table.add_column(_plain(_heading(metric, "\n")), justify="right", no_wrap=True)
+    for folder, *cells in zip(*first, *columns.values()):
+        table.add_row(_plain(folder), *cells)
+    return table
+
+
+def _width(heading: str, cells: list[str]) -> int:
+    return max(map(len, [*heading.splitlines(), *cells])) + _COLUMN_GAP
 
 
 def _tests(report: Report, system: SystemResult) -> Table:
@@ -106,7 +130,7 @@ def _tests(report: Report, system: SystemResult) -> Table:
         if test is not None:
             p_value = "-" if test.p_value is None else f"{test.p_value:.2g}"
             difference = _interval(test.difference, metric, "+")
-            table.add_row(_heading(metric), difference, str(test.difference.count), p_value)
+            table.add_row(_plain(_heading(metric)), difference, str(test.difference.count), p_value)
     return table
 
 
@@ -126,16 +150,14 @@ def _remarks(report: Report, system: SystemResult) -> Iterator[str]:
     if len(folders) > _MAX_FOLDERS - 1:
         yield f"  {len(folders)} folders: their means are in the report's files"
     for metric in report.metrics:
-        reasons = {
-            file.name: file.problems[metric.name]
-            for file in system.files
-            if metric.name in file.problems
-        }
-        if reasons:
-            named = [f"{name} ({reason})" for name, reason in list(reasons.items())[:_MAX_NAMED]]
-            more = len(reasons) - len(named)
-            named += [f"and {more} more, named in the report's files"] * (more > 0)
-            yield f"  no {metric.title} of {len(reasons)}: {', '.join(named)}"
+        files_of: dict[str, list[str]] = {}
+        for file in system.files:
+            if metric.name in file.problems:
+                files_of.setdefault(file.problems[metric.name], []).append(file.name)
+        for reason, names in files_of.items():
+            more = len(names) - _MAX_NAMED
+            named = ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+            yield f"  {len(names)} without {metric.title} ({reason}): {named}"
     if system.failures:
         yield f"  {len(system.failures)} failed"
 
@@ -154,10 +176,10 @@ def _plain(text: str) -> Any:
     return Text(text)
 
 
-def _heading(metric: MetricInfo) -> Any:
-    unit = f" ({metric.unit})" if metric.unit else ""
-    arrow = _ARROWS[metric.higher_is_better]
-    return _plain(f"{metric.title}{unit} {arrow}".rstrip())
+def _heading(metric: MetricInfo, between: str = " ") -> str:
+    unit = f"({metric.unit})" if metric.unit else ""
+    details = f"{unit} {_ARROWS[metric.higher_is_better]}".strip()
+    return f"{metric.title}{between}{details}" if details else metric.title
 
 
 def _interval(mean: Mean, metric: MetricInfo, sign: str = "") -> str:

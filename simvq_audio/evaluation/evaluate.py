@@ -17,9 +17,7 @@ from simvq_audio.evaluation.runner import Settings, digests_of, make_report, sco
 from simvq_audio.evaluation.scoring import ScoringJob
 
 
-def evaluate_codec(
-    load_codec: Callable[[], FileCodec], folder: Path, settings: Settings
-) -> Report:
+def evaluate_codec(load_codec: Callable[[], FileCodec], folder: Path, settings: Settings) -> Report:
     """Code, decode and score every recording below a folder.
 
     The recordings are coded one after the other first, with all threads, so that the times are
@@ -35,7 +33,7 @@ def evaluate_codec(
         OSError: ``settings.out`` cannot be written.
     """
     recordings = find_recordings(folder).take(settings.limit)
-    settings.check_metrics()
+    settings.check_packages()
     codec = load_codec()
     paths = {name: recordings.path(name) for name in recordings.names}
     with settings.open_ledger() as ledger, _workplace(settings.out) as workplace:

@@ -49,7 +49,8 @@ def score_all(
                 while left or in_work:
                     # No more than there are processes, so that a death has few suspects.
                     while left and len(in_work) < processes:
-                        in_work[pool.submit(_score, left[0])] = left.popleft()
+                        future = pool.submit(_score, left[0])
+                        in_work[future] = left.popleft()
                     done, _ = wait(in_work, return_when=FIRST_COMPLETED)
                     for future in done:
                         scores = future.result()

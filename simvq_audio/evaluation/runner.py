@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.coding import failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
@@ -66,14 +68,15 @@ class Settings:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
-    def check_metrics(self) -> None:
-        """Make every metric once, before hours of work.
+    def check_packages(self) -> None:
+        """Make every metric and resample once, before hours of work.
 
         Raises:
-            MissingExtraError: one needs a package that is not installed.
+            MissingExtraError: a metric or the protocol needs a package that is not installed.
         """
         for metric in self.metrics:
             metric()
+        self.protocol.resample(np.zeros(160, np.float32), 16_000, 8_000)
 
     def open_ledger(self) -> Ledger:
         """What is known from earlier runs.

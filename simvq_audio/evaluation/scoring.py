@@ -12,6 +12,7 @@ import numpy as np
 from simvq_audio.audio import read_audio
 from simvq_audio.bitstream import Codes
 from simvq_audio.errors import AudioError
+from simvq_audio.evaluation.alignment import align
 from simvq_audio.evaluation.coding import CODING_ERRORS, CodedFile, failure_text
 from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.protocol import Protocol
@@ -86,8 +87,7 @@ class Scorer:
         try:
             trials = load_trials(job, self._protocol)
         except CODING_ERRORS as error:
-            at_fault = job.reference if job.reference in str(error) else job.decoded
-            return FileScores(failure=failure_text(error, at_fault))
+            return FileScores(failure=failure_text(error, job.reference))
         scores: dict[str, float] = {}
         problems: dict[str, str] = {}
         errors: dict[str, str] = {}
@@ -108,11 +108,10 @@ class Scorer:
         return FileScores(trials[0].duration, scores, problems, errors)
 
 
-def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
-    """A recording and its decoded file as trials, one a channel.
+def load_pair(job: ScoringJob, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, int]:
+    """A recording and its decoded file, (channels, samples) each, and their rate in Hz.
 
-    The decoded file is brought to the rate of the recording, its delay is removed, and it is
-    cut or filled with zeros to the length of the recording.
+    The decoded file is brought to the rate of the recording; their lengths can differ.
 
     Raises:
         AudioError: one of them cannot be read, is empty, or has another number of channels.
@@ -122,16 +121,27 @@ def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
         raise AudioError(f"{job.reference}: holds no samples")
     decoded, decoded_rate = read_audio(job.decoded)
     if len(decoded) != len(reference):
-        raise AudioError(f"has {len(reference)} channels, and {len(decoded)} decoded")
+        raise AudioError(
+            f"{job.decoded}: {len(decoded)} channels, and {len(reference)} in the original"
+        )
+    decoded = protocol.prepare(decoded)
+    if decoded_rate != rate:
+        decoded = np.stack([protocol.resample(row, decoded_rate, rate) for row in decoded])
+    return reference, decoded, rate
+
+
+def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
+    """A recording and its decoded file as trials, one a channel, without delay.
+
+    Raises:
+        AudioError: as for ``load_pair``.
+        AlignmentError: the decoded file is much shorter.
+    """
+    reference, decoded, rate = load_pair(job, protocol)
+    delay = 0 if job.delay_rate is None else round(job.delay * rate / job.delay_rate)
     coding = None if job.coded is None else _coding(job.coded)
     return [
-        Trial(
-            original,
-            protocol.prepare(result, decoded_rate, rate, len(original), job),
-            rate,
-            protocol.resample,
-            coding,
-        )
+        Trial(*align(original, result, delay, rate), rate, protocol.resample, coding)
         for original, result in zip(reference, decoded)
     ]
 
