@@ -41,13 +41,14 @@ def test_python_m() -> None:
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize(
-    "command", [None, "encode", "decode", "info", "models", "import-published"]
+    "command",
+    [None, "encode", "decode", "evaluate", "compare", "info", "models", "import-published"],
 )
 def test_help(run, command: str | None, flag: str) -> None:
     ended = run(*([command] if command else []), flag)
     assert (ended.code, ended.errors) == (0, "")
     assert "Usage: simvq-audio" in ended.text
-    if command in (None, "encode", "decode"):
+    if command in (None, "encode", "decode", "evaluate", "compare"):
         assert "Examples" in ended.text
 
 
