@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import inspect
+from simvq_audio.cli import inspect, plot
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -198,6 +198,7 @@ def decode(
 
 app.command("info")(inspect.info)
 app.command("models")(inspect.models)
+app.command("plot")(plot.plot)
 
 
 @app.command("import-published")
