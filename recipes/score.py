@@ -99,21 +99,29 @@ def _start(model: str | None) -> None:
 
 
 def _score(job: tuple[str, str]) -> dict[str, Any]:
-    from simvq_audio.evaluation.speech_scores import score
+    from simvq_audio.evaluation.metric import Metric, UnscorableError
+    from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
+    from simvq_audio.evaluation.trial import Trial
+
+    def score(metric: type[Metric]) -> float | None:
+        try:
+            return metric().score(trial)
+        except UnscorableError:
+            return None
 
     path, name = job
     waveform, rate = read_audio(path)
     codes = _codec.encode(waveform, rate)
     data = codes.to_bytes()
     decoded = _codec.decode(Codes.from_bytes(data)).numpy()
-    scores = score(waveform[0], decoded[0], rate)
+    trial = Trial(waveform[0], decoded[0], rate)
     payload = 8 * (len(data) - OVERHEAD_BYTES)
     return {
         "file": name,
         "kbps": payload / codes.duration / 1000,
-        "pesq_wb": scores.pesq_wb,
-        "stoi": scores.stoi,
-        "estoi": scores.estoi,
+        "pesq_wb": score(PesqWb),
+        "stoi": score(Stoi),
+        "estoi": score(Estoi),
         "indices": codes.indices[0].tolist(),
     }
 
