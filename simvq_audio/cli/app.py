@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import evaluation, inspect
+from simvq_audio.cli import evaluation, inspect, plot
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -212,6 +212,7 @@ app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
 app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(inspect.info)
 app.command("models")(inspect.models)
+app.command("plot")(plot.plot)
 
 
 @app.command("import-published")
