@@ -43,8 +43,7 @@ def test_python_m() -> None:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize(
     "command",
-    [None]
-    + ["encode", "decode", "evaluate", "compare", "plot", "info", "models", "import-published"],
+    [None, "encode", "decode", "evaluate", "compare", "plot", "info", "models", "import-published"],
 )
 def test_help(run, command: str | None, flag: str) -> None:
     ended = run(*([command] if command else []), flag)
