@@ -141,7 +141,7 @@ class Utmos(Metric):
             from utmos_pytorch.utmos_torch import UTMOSModel
         path = _weights("utmos", UTMOS_VARIABLE, UTMOS_REPOSITORY, UTMOS_FILE)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ModelError(f"{path} does not hold UTMOS' weights: {_line(error)}") from error
         with torch.device("meta"):

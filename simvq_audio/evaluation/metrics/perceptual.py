@@ -18,9 +18,9 @@ from simvq_audio.evaluation.trial import Trial
 # (50). With more it writes beyond its arrays and often ends the process.
 _SAFE_SECONDS = 20.0
 _CHILD = """
-import sys, numpy, pesq
+import io, sys, numpy, pesq
 rate, mode = sys.argv[1:]
-pair = numpy.load(sys.stdin.buffer)
+pair = numpy.load(io.BytesIO(sys.stdin.buffer.read()))
 print(pesq.pesq(int(rate), *pair, mode, on_error=pesq.PesqError.RETURN_VALUES))
 """
 
