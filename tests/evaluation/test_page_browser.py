@@ -280,6 +280,41 @@ def test_switching_keeps_the_position(browser: Browser) -> None:
     assert [each.text for each in pressed] == ["B first"]
 
 
+def test_nothing_is_lost_or_shifted_by_a_switch(browser: Browser) -> None:
+    """Two copies of one noise: through switches and a seek the output is the noise itself."""
+    found = browser.driver.execute_async_script(
+        """
+        const done = arguments[0];
+        const rate = 48000, noise = new AudioBuffer({length: 2 * rate, sampleRate: rate});
+        const samples = noise.getChannelData(0);
+        for (let i = 0; i < samples.length; i += 1) samples[i] = Math.random() - 0.5;
+        const context = new OfflineAudioContext(1, 2 * rate, rate);
+        context.resume = () => {};
+        const player = new Player(context, [noise, noise], () => {});
+        player.seek(0.25);
+        player.select(0);
+        player.play();
+        delete context.resume;
+        [0.4, 0.402, 0.7].forEach((time, index) => context.suspend(time).then(() => {
+          player.select((index + 1) % 2);
+          context.resume();
+        }));
+        context.startRendering().then((rendered) => {
+          const output = rendered.getChannelData(0);
+          const start = Math.round((0.02 - 0.25) * rate);
+          let worst = 0;
+          for (let i = Math.round(0.05 * rate); i < rate; i += 1) {
+            worst = Math.max(worst, Math.abs(output[i] - samples[i - start]));
+          }
+          done([worst, player.position]);
+        });
+        """
+    )
+    worst, position = found
+    assert worst < 1e-3
+    assert position == pytest.approx(2.0, abs=0.05)
+
+
 def test_switching_while_paused_stays_where_it_is(browser: Browser) -> None:
     browser.press("a")
     browser.until(lambda: browser.position > 0.5)

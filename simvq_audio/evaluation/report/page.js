@@ -130,7 +130,7 @@
     if (active) active.details.open = false;
     while (visible.indexOf(card) >= shown) shown += STEP;
     list();
-    card.open();
+    card.open({ focus: true });
     card.element.scrollIntoView({ block: "start" });
   }
 
@@ -185,5 +185,5 @@
   nameOrders();
   list();
   const first = visible.find((card) => card.playable);
-  if (first) first.details.open = true;
+  if (first) first.open({ focus: false });
 })();
