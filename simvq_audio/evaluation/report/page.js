@@ -180,6 +180,10 @@
       section.hidden = section.id !== `by-metric-${event.target.value}`;
     }
   });
+  // On paper every problem is named.
+  window.addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("#problems details")) details.open = true;
+  });
   // Browsers restore what was chosen before a reload.
   byId("metric-choice").dispatchEvent(new Event("change"));
   nameOrders();
