@@ -42,10 +42,11 @@ class Card {
     return this.recording.media !== null;
   }
 
-  open() {
-    this.wantsFocus = true;
-    if (this.details.open) this.opened();
-    else this.details.open = true;
+  // At once: the browser tells of it later, and the next key may come before.
+  open({ focus }) {
+    this.details.open = true;
+    this.wantsFocus = focus;
+    this.opened();
   }
 
   opened() {

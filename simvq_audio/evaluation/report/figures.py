@@ -145,7 +145,7 @@ def distributions(
         scores: by system, at least one score each.
         means: by system; drawn as a line with a band for the interval.
     """
-    figure = new_figure(_WIDTH, 0.9 + 0.85 * len(scores))
+    figure = new_figure(_WIDTH, max(2.2, 0.9 + 0.85 * len(scores)))
     every = np.concatenate([np.asarray(values, float) for values in scores.values()])
     low, high = float(every.min()), float(every.max())
     if low == high:
@@ -191,11 +191,13 @@ def codebook_usage(uses: Mapping[str, CodebookUse]) -> Figure:
             linestyles="dashed",
             linewidth=1,
         )
-        # Above one another at the lower left, where no line runs.
+        # At the upper right, where no line runs.
         axes.annotate(
             name,
-            (0.03, 0.05 + 0.08 * (len(uses) - 1 - index)),
+            (0.98, 0.97 - 0.08 * index),
             xycoords="axes fraction",
+            ha="right",
+            va="top",
             color=_colour(index),
             fontsize=9,
         )

@@ -130,7 +130,7 @@
     if (active) active.details.open = false;
     while (visible.indexOf(card) >= shown) shown += STEP;
     list();
-    card.open();
+    card.open({ focus: true });
     card.element.scrollIntoView({ block: "start" });
   }
 
@@ -180,10 +180,14 @@
       section.hidden = section.id !== `by-metric-${event.target.value}`;
     }
   });
+  // On paper every problem is named.
+  window.addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("#problems details")) details.open = true;
+  });
   // Browsers restore what was chosen before a reload.
   byId("metric-choice").dispatchEvent(new Event("change"));
   nameOrders();
   list();
   const first = visible.find((card) => card.playable);
-  if (first) first.details.open = true;
+  if (first) first.open({ focus: false });
 })();

@@ -57,7 +57,8 @@ class MetricSection:
 
     Attributes:
         folders: means by folder, "all" first.
-        rates: the rate-distortion plot as SVG, None if no bit rate is known.
+        rates: the rate-distortion plot as SVG, None for a single system or if no bit
+            rate is known.
         rates_unknown: systems with a score and without a bit rate.
         distribution: as SVG, None if there is no score.
     """
@@ -84,7 +85,8 @@ def metric_section(report: Report, metric: MetricInfo, found: Means) -> MetricSe
         if system.kbps is not None
     ]
     rates = distribution = None
-    if points:
+    # A point alone compares nothing.
+    if points and len(report.systems) > 1:
         rates = figures.svg(figures.rate_distortion(points, metric), f"rates-{metric.name}")
     if scored:
         figure = figures.distributions(
