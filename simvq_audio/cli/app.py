@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import inspect
+from simvq_audio.cli import evaluation, inspect, plot
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -66,6 +66,18 @@ simvq-audio decode speech.codes speech.wav
 simvq-audio decode tokens.npy speech.wav
 
 simvq-audio decode codes/ decoded/ --format flac
+"""
+_EVALUATE_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio evaluate recordings/
+
+simvq-audio evaluate recordings/ --out report/ --metrics default,f0_rmse --jobs 8
+"""
+_COMPARE_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio compare recordings/ opus=opus-6k/ codec2=codec2-3200/ --bitrate opus=5.48 --out report/
 """
 
 app = typer.Typer(
@@ -196,8 +208,11 @@ def decode(
         decode_file(source, target, native_rate, settings)
 
 
+app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
+app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(inspect.info)
 app.command("models")(inspect.models)
+app.command("plot")(plot.plot)
 
 
 @app.command("import-published")
@@ -252,7 +267,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> None:
     try:
-        app(args=arguments, prog_name=PROGRAM)
+        # Reports state the command line as it was typed.
+        typed = tuple(sys.argv[1:] if arguments is None else arguments)
+        app(args=arguments, prog_name=PROGRAM, obj=typed)
     except SimvqAudioError as error:
         print_problem("error", str(error))
     except OSError as error:

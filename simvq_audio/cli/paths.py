@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvq_audio.cli.console import CommandError, os_error_text
+from simvq_audio.folders import find_files
 
 CODES_SUFFIX = ".codes"
 INDICES_SUFFIX = ".npy"
@@ -67,10 +68,7 @@ def refuse_target_folder(target: Path) -> None:
 def find_jobs(
     source: Path, target: Path, suffixes: Collection[str], target_suffix: str
 ) -> tuple[list[Job], list[Failure]]:
-    """Find the files of a folder and mirror their paths under another folder.
-
-    Hidden files and folders are left out: what systems leave there, such as ``._a.wav``, has
-    the suffix of a recording without being one.
+    """Find the files of a folder, hidden ones left out, and mirror their paths under another.
 
     Args:
         source: the folder to search, with everything below it.
@@ -86,18 +84,11 @@ def find_jobs(
         CommandError: the folder has no such file.
     """
     sources_of: defaultdict[Path, list[Path]] = defaultdict(list)
-    failures: list[Failure] = []
-
-    def note(error: OSError) -> None:
-        failures.append(Failure(Path(error.filename), os_error_text(error)))
-
-    for folder, subfolders, names in os.walk(source, onerror=note):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if path.suffix.lower() in suffixes and not name.startswith("."):
-                mirrored = target / path.relative_to(source)
-                sources_of[mirrored.with_suffix(target_suffix)].append(path)
+    found, errors = find_files(source, suffixes)
+    failures = [Failure(Path(error.filename), os_error_text(error)) for error in errors]
+    for path in found:
+        mirrored = target / path.relative_to(source)
+        sources_of[mirrored.with_suffix(target_suffix)].append(path)
     if not sources_of and not failures:
         raise CommandError(
             f"{source}: holds no file with a suffix of {', '.join(sorted(suffixes))}"

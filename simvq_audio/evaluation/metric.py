@@ -60,6 +60,11 @@ class Metric(ABC):
     digits: ClassVar[int] = 3
     needs_coding: ClassVar[bool] = False
     """Whether ``score`` reads ``trial.coding``, so that decoded files alone are not enough."""
+    needs_reencoding: ClassVar[bool] = False
+    """Whether ``score`` reads ``trial.coding.reencoded``, so that all is coded once more."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions beyond this package's own dependencies that compute the score, for reports
+    to state their versions; that of a third party's class is added by itself."""
 
     @abstractmethod
     def score(self, trial: Trial) -> float:

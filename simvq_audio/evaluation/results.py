@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 from simvq_audio.evaluation.metric import MetricInfo
 
+# What is said of all recordings together stands under this name, beside those of folders.
+ALL = "all"
+
+
+def folder_of(name: str) -> str:
+    """The folder that a recording is reported under."""
+    folder = name.rpartition("/")[0] or "."
+    return f"./{folder}" if folder == ALL else folder
+
 
 @dataclass(frozen=True)
 class FileResult:
@@ -31,7 +40,7 @@ class FileResult:
     @property
     def folder(self) -> str:
         """The folder that it is reported under: its path without the name, "." at the top."""
-        return self.name.rpartition("/")[0] or "."
+        return folder_of(self.name)
 
 
 @dataclass(frozen=True)

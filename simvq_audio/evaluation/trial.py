@@ -13,6 +13,11 @@ from simvq_audio.audio import resample
 Result = TypeVar("Result")
 
 
+def resample_mono(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """(samples,) float32 at ``rate`` Hz -> (samples',) at ``new_rate`` Hz, by this package."""
+    return resample(waveform[None], rate, new_rate)[0]
+
+
 @dataclass(frozen=True)
 class Coding:
     """How a recording was coded; known of codecs that are run here, not of decoded files alone.
@@ -50,7 +55,7 @@ class Trial:
     reference: np.ndarray
     decoded: np.ndarray
     sample_rate: int
-    resample: Callable[[np.ndarray, int, int], np.ndarray] = resample
+    resample: Callable[[np.ndarray, int, int], np.ndarray] = resample_mono
     coding: Coding | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 

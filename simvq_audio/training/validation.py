@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +11,10 @@ import torch
 from torch import Tensor
 
 from simvq_audio.audio import AUDIO_SUFFIXES
-from simvq_audio.errors import ConfigError, MissingExtraError
-from simvq_audio.evaluation.speech_scores import score
+from simvq_audio.errors import ConfigError
+from simvq_audio.evaluation.metric import UnscorableError
+from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
+from simvq_audio.evaluation.trial import Trial
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.usage import code_counts, perplexity, utilisation
 from simvq_audio.training.config import ValidationConfig
@@ -39,8 +40,9 @@ class Validation:
 
     Attributes:
         scores: means over recordings by name: "mel" (nepers), "pesq_wb", "stoi", "estoi",
-            "utilisation" (0 to 1), "perplexity", and "pesq_failed", the number of recordings in
-            which PESQ found no speech.
+            "utilisation" (0 to 1), "perplexity", and "pesq_wb_failed", "stoi_failed" and
+            "estoi_failed", the numbers of recordings that have no such score (PESQ found no
+            speech, for instance) and are not in the mean.
         examples: the first few recordings.
     """
 
@@ -73,11 +75,7 @@ class ValidationSet:
     """
 
     def __init__(self, source: Path, config: ValidationConfig, sample_rate: int) -> None:
-        for package in ("pesq", "pystoi"):
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(
-                    f"validation needs {package}; install it with: pip install 'simvq-audio[eval]'"
-                )
+        self._metrics = [PesqWb(), Stoi(), Estoi()]
         self._sample_rate = sample_rate
         self._limit = round(config.max_seconds * sample_rate)
         self._mel = SpectralLosses(SpectralLossConfig(), sample_rate)
@@ -112,9 +110,12 @@ class ValidationSet:
         device = next(model.parameters()).device
         mel = self._mel.to(device)
         counts = torch.zeros(model.config.quantizer.codebook_size, dtype=torch.long)
-        rows: dict[str, list[float]] = {"mel": [], "pesq_wb": [], "stoi": [], "estoi": []}
+        rows: dict[str, list[float]] = {"mel": []}
+        failed = {}
+        for metric in self._metrics:
+            rows[metric.name] = []
+            failed[f"{metric.name}_failed"] = 0
         shown = []
-        failed = 0
         for name, original in self.recordings:
             waveform = torch.from_numpy(original)[None].to(device)
             indices = model.encode(waveform)
@@ -124,18 +125,16 @@ class ValidationSet:
             result = decoded[0].clamp(-1, 1).cpu().numpy()
             if len(shown) < examples:
                 shown.append(Example(name, original, result))
-            scores = score(original, result, self._sample_rate)
-            rows["stoi"].append(scores.stoi)
-            rows["estoi"].append(scores.estoi)
-            if scores.pesq_wb is None:
-                failed += 1
-            else:
-                rows["pesq_wb"].append(scores.pesq_wb)
+            trial = Trial(original, result, self._sample_rate)
+            for metric in self._metrics:
+                try:
+                    rows[metric.name].append(metric.score(trial))
+                except UnscorableError:
+                    failed[f"{metric.name}_failed"] += 1
         means = {name: float(np.mean(values)) for name, values in rows.items() if values}
         means["utilisation"] = utilisation(counts).item()
         means["perplexity"] = perplexity(counts).item()
-        means["pesq_failed"] = failed
-        return Validation(means, shown)
+        return Validation({**means, **failed}, shown)
 
 
 def spectrogram_image(waveform: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_scores_of_a_known_codec(speech, source):
     assert 0.5 < scores["mel"] <= np.log(2) + 1e-3
     assert scores["utilisation"] == 4 / 16
     assert scores["perplexity"] == pytest.approx(4)
-    assert scores["pesq_failed"] == 0
+    assert [scores[f"{name}_failed"] for name in ("pesq_wb", "stoi", "estoi")] == [0, 0, 0]
     assert len(result.examples) == 2
     assert np.allclose(result.examples[0].decoded, 0.5 * result.examples[0].original, atol=1e-6)
 

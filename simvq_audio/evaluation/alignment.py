@@ -1,0 +1,175 @@
+"""The constant delay of a codec, from what it made of some recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from simvq_audio.errors import SimvqAudioError
+
+_MAX_SECONDS = 0.5
+# Envelopes: in bands, every millisecond, over windows that are short against syllables.
+_ENVELOPE_HOP = 0.001
+_ENVELOPE_WINDOW = 0.016
+_BANDS = 12
+# Quieter than this below a band's loudest frame is the same silence, whatever a codec puts there.
+_ENVELOPE_RANGE = 5.0  # nepers of power, 22 dB
+# By so much the waveforms may correct what the envelopes say, and so alike they must be for it.
+_REFINE_SECONDS = 0.004
+_REFINE_CORRELATION = 0.5
+_AGREE_SECONDS = 0.005
+# What envelopes cannot tell from no delay at all, which is the likelier.
+_ENVELOPE_ERROR = 0.001
+
+
+class AlignmentError(SimvqAudioError):
+    """An original and a decoded recording do not belong together, or are too short to tell."""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """The constant delay of a codec.
+
+    Attributes:
+        samples: positive where decoded recordings are late.
+        agreement: share of recordings that, taken alone, give the same delay within 5 ms; below a
+            half there is no constant delay.
+        exact: whether waveforms are alike enough to tell it to the sample; otherwise envelopes
+            tell it to one or two milliseconds, and below one it counts as none.
+    """
+
+    samples: int
+    agreement: float
+    exact: bool
+
+
+def estimate_delay(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    sample_rate: int,
+    max_seconds: float = _MAX_SECONDS,
+) -> Delay:
+    """Estimate one delay for all recordings of a codec.
+
+    Envelopes in bands of frequencies come first: they survive codecs that make up phases. Their
+    correlations, summed over recordings, give the delay to one or two milliseconds. If near it also
+    the waveforms correlate, of either polarity, they give it to the sample.
+
+    Args:
+        pairs: (samples,) original and decoded waveforms of one rate, not always of equal length;
+            a handful of seconds of speech in all is enough. Held one at a time.
+        sample_rate: of all, in Hz.
+        max_seconds: delays beyond it, of either sign, are not found.
+
+    Raises:
+        AlignmentError: no pair has sound in both of at least 0.1 s.
+    """
+    hop = max(1, round(_ENVELOPE_HOP * sample_rate))
+    reach = max(2, round(max_seconds * sample_rate / hop))
+    fine_reach = reach * hop + round(_REFINE_SECONDS * sample_rate) + hop
+    coarse, fine = [], []
+    for reference, decoded in pairs:
+        if min(len(reference), len(decoded)) < 0.1 * sample_rate:
+            continue
+        if not (reference.any() and decoded.any()):
+            continue
+        rows = (_envelopes(x, sample_rate, hop) for x in (reference, decoded))
+        coarse.append(_correlation(*rows, reach).sum(axis=0))
+        rows = (x[None] - x.mean(dtype=np.float64) for x in (reference, decoded))
+        fine.append(_correlation(*rows, fine_reach)[0])
+    if not coarse:
+        raise AlignmentError(
+            "no recording has sound in both original and decoded of at least 0.1 s: the delay "
+            "cannot be found"
+        )
+    by_envelope = _peak(np.sum(coarse, axis=0)) - reach
+    alone = np.array([_peak(row) - reach for row in coarse])
+    agreement = np.mean(np.abs(alone - by_envelope) * hop <= _AGREE_SECONDS * sample_rate)
+    centre = round(by_envelope * hop)
+    width = round(_REFINE_SECONDS * sample_rate)
+    # One polarity is common to all recordings, so signs are dropped after the mean, not before.
+    near = np.mean(fine, axis=0)[fine_reach + centre - width : fine_reach + centre + width + 1]
+    best = int(np.abs(near).argmax())
+    exact = bool(abs(near[best]) >= _REFINE_CORRELATION)
+    if exact:
+        centre += best - width
+    elif abs(by_envelope * hop) < _ENVELOPE_ERROR * sample_rate:
+        centre = 0
+    return Delay(centre, float(agreement), exact)
+
+
+def align(
+    reference: np.ndarray, decoded: np.ndarray, delay: int, sample_rate: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Remove a delay and cut both waveforms to the stretch that both have.
+
+    Args:
+        reference, decoded: (samples,) of one rate.
+        delay: of the decoded one, in samples, as ``Delay.samples``.
+        sample_rate: in Hz.
+
+    Returns:
+        both, views of equal length.
+
+    Raises:
+        AlignmentError: more than half a second of the original has no counterpart: frames and
+            delays are shorter, so that the decoded recording is of another original or damaged.
+    """
+    first, second = reference[max(-delay, 0) :], decoded[max(delay, 0) :]
+    samples = min(len(first), len(second))
+    missing = (len(reference) - samples) / sample_rate
+    if missing > _MAX_SECONDS:
+        raise AlignmentError(
+            f"the decoded recording lacks {missing:.2f} s of the original's "
+            f"{len(reference) / sample_rate:.2f} s"
+        )
+    return first[:samples], second[:samples]
+
+
+def _envelopes(waveform: np.ndarray, sample_rate: int, hop: int) -> np.ndarray:
+    """(samples,) -> (bands, frames): log power, without its mean over time, in unit variance."""
+    size = round(_ENVELOPE_WINDOW * sample_rate)
+    padded = np.pad(waveform, (size // 2, size - size // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+    edges = np.geomspace(100, min(4_000, sample_rate / 2), _BANDS + 1)
+    bins = np.unique(np.rint(edges * size / sample_rate).astype(int))
+    window = np.hanning(size).astype(np.float32)
+    power = np.concatenate(
+        [
+            np.square(np.abs(np.fft.rfft(block * window)[:, : bins[-1]]))
+            # In blocks: the frames overlap sixteen times.
+            for block in np.array_split(frames, -(-len(frames) // 4096))
+        ]
+    )
+    bands = np.add.reduceat(power, bins[:-1], axis=1).T
+    loudest = bands.max(axis=1, keepdims=True)
+    rows = np.log(np.maximum(bands, np.exp(-2 * _ENVELOPE_RANGE) * loudest + 1e-30))
+    return _standardised(rows)
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    deviation = rows.std(axis=1, keepdims=True)
+    return np.divide(rows, deviation, out=np.zeros_like(rows), where=deviation > 1e-9)
+
+
+def _correlation(reference: np.ndarray, decoded: np.ndarray, reach: int) -> np.ndarray:
+    """(rows, frames) twice -> (rows, 2 reach + 1) coefficients at lags -reach to reach."""
+    longest = max(reference.shape[1], decoded.shape[1])
+    size = 1 << (longest + reach).bit_length()
+    product = np.fft.rfft(decoded, size) * np.fft.rfft(reference, size).conj()
+    values = np.fft.irfft(product, size)
+    norm = np.sqrt(np.square(reference).sum(axis=1) * np.square(decoded).sum(axis=1))
+    lags = np.concatenate([values[:, -reach:], values[:, : reach + 1]], axis=1)
+    return lags / np.maximum(norm, 1e-30)[:, None]
+
+
+def _peak(values: np.ndarray) -> float:
+    """Where the highest value is, between samples by a parabola."""
+    top = int(values.argmax())
+    if not 0 < top < len(values) - 1:
+        return float(top)
+    left, middle, right = values[top - 1 : top + 2]
+    bend = left - 2 * middle + right
+    return top + (0.5 * (left - right) / bend if bend < 0 else 0.0)

@@ -1,0 +1,92 @@
+"""What an evaluation has found so far, on disk, so that it can go on where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Ledger:
+    """Findings in a file of JSON lines, each appended as it is found; a context manager.
+
+    A line holds a key, which says exactly what was computed from what, and the finding. Stopping
+    at any moment loses the line being written at most. Of equal keys the last one counts.
+
+    Args:
+        path: the file, made if it is not there; None keeps everything in memory.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._found: dict[str, Any] = {}
+        self._file = None
+        if path is None:
+            return
+        torn = False
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                torn = not line.endswith(b"\n")
+                try:
+                    row = json.loads(line)
+                    self._found[row["key"]] = row["finding"]
+                # A line cut short when the program was killed; what it would have said is
+                # computed again.
+                except (ValueError, KeyError, TypeError):
+                    continue
+        self._file = path.open("ab")
+        if torn:
+            self._file.write(b"\n")
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def find(self, key: dict[str, Any]) -> Any:
+        """The finding of this key, or None."""
+        return self._found.get(_digest(key))
+
+    def note(self, key: dict[str, Any], finding: Any, **about: Any) -> None:
+        """Add a finding.
+
+        Args:
+            key: what was computed from what.
+            finding: plain data, not None.
+            about: for people who look into the file.
+        """
+        digest = _digest(key)
+        self._found[digest] = finding
+        if self._file is not None:
+            row = {"key": digest, **about, "finding": finding}
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
+
+
+def content_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]

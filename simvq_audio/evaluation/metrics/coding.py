@@ -1,0 +1,100 @@
+"""Bit rate, speed and stability of a codec; all count one channel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simvq_audio.evaluation.metric import Metric, UnscorableError
+from simvq_audio.evaluation.metrics.guards import finite
+from simvq_audio.evaluation.trial import Coding, Trial
+
+
+class _CodingMetric(Metric):
+    source = "simvq-audio"
+    needs_coding = True
+
+    def score(self, trial: Trial) -> float:
+        """From how the recording was coded."""
+        if trial.coding is None:
+            raise UnscorableError("known only of codecs that are run here")
+        # Seconds of one channel times channels: what was coded.
+        seconds = trial.duration * len(trial.coding.indices)
+        if not seconds:
+            raise UnscorableError("the original is empty")
+        return finite(self._score(trial.coding, seconds))
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        raise NotImplementedError
+
+
+class PayloadRate(_CodingMetric):
+    """Bits that carry codes, a second of one channel."""
+
+    name = "kbps"
+    title = "Bit rate"
+    unit = "kbit/s"
+    higher_is_better = False
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        return coding.payload_bits / seconds / 1000
+
+
+class FileRate(_CodingMetric):
+    """Bits of the whole file, header included, a second of one channel."""
+
+    name = "kbps_file"
+    title = "Bit rate with header"
+    unit = "kbit/s"
+    higher_is_better = False
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        return 8 * coding.file_bytes / seconds / 1000
+
+
+class EncodeSpeed(_CodingMetric):
+    """Seconds of audio that one second of encoding takes in."""
+
+    name = "encode_speed"
+    title = "Encoding speed"
+    unit = "x real time"
+    higher_is_better = True
+    digits = 1
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        return np.divide(seconds, coding.encode_seconds)
+
+
+class DecodeSpeed(_CodingMetric):
+    """Seconds of audio that one second of decoding gives."""
+
+    name = "decode_speed"
+    title = "Decoding speed"
+    unit = "x real time"
+    higher_is_better = True
+    digits = 1
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        return np.divide(seconds, coding.decode_seconds)
+
+
+class Stability(_CodingMetric):
+    """Share of codes that are the same after decoding and encoding once more.
+
+    A code without a counterpart, should the second coding be shorter, counts as not kept.
+    """
+
+    name = "stability"
+    title = "Codes kept"
+    unit = "%"
+    higher_is_better = True
+    digits = 1
+    needs_reencoding = True
+
+    def _score(self, coding: Coding, seconds: float) -> float:
+        if coding.reencoded is None:
+            raise UnscorableError("the decoded recording was not encoded again")
+        frames = min(coding.indices.shape[1], coding.reencoded.shape[1])
+        kept = coding.indices[:, :frames] == coding.reencoded[:, :frames]
+        if not coding.indices.size:
+            raise UnscorableError("there are no codes")
+        return 100 * kept.sum() / coding.indices.size

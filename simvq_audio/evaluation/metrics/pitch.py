@@ -1,0 +1,197 @@
+"""What becomes of the pitch, and of which stretches have one."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from simvq_audio.evaluation.metric import Metric, UnscorableError
+from simvq_audio.evaluation.metrics.guards import audible, finite, needs_extra
+from simvq_audio.evaluation.trial import Trial
+
+# The range in which the papers look for the pitch, in Hz.
+_LOWEST, _HIGHEST = 50.0, 550.0
+
+Tracks = tuple[np.ndarray, np.ndarray]
+
+
+def f0_error(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Root mean square difference of two pitch tracks, in cents.
+
+    Args:
+        reference, decoded: (frames,) pitch in Hz, NaN where there is none; frames in which
+            either has none do not count.
+
+    Raises:
+        UnscorableError: no frame counts.
+    """
+    voiced = ~np.isnan(reference) & ~np.isnan(decoded)
+    if not voiced.any():
+        raise UnscorableError("no frame is voiced in both recordings")
+    cents = 1200 * np.log2(decoded[voiced] / reference[voiced])
+    return float(np.sqrt(np.square(cents).mean()))
+
+
+def voicing_f1(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """F1 score of "voiced", 0 to 1, the reference taken as true.
+
+    Args:
+        reference, decoded: as for ``f0_error``.
+
+    Raises:
+        UnscorableError: the reference has no voiced frame. (The papers' code drops the
+            recording also if only the decoded one has none; here that scores 0.)
+    """
+    true, found = ~np.isnan(reference), ~np.isnan(decoded)
+    if not true.any():
+        raise UnscorableError("no frame of the original is voiced")
+    return float(2 * (true & found).sum() / (true.sum() + found.sum()))
+
+
+class _PitchMetric(Metric):
+    """Compares the pitch tracks of one tracker, which runs once for all its metrics."""
+
+    sample_rate = 16_000
+
+    def tracks(self, trial: Trial) -> Tracks:
+        """Pitch of the reference and of the decoded recording: (frames,) Hz, NaN: unvoiced."""
+        reference, decoded = audible(*trial.at(self.sample_rate))
+        if trial.duration < 0.1:
+            raise UnscorableError("shorter than 0.1 s")
+        return trial.once(
+            ("pitch", self._track.__qualname__),
+            lambda: (self._track(reference), self._track(decoded)),
+        )
+
+    @abstractmethod
+    def _track(self, waveform: np.ndarray) -> np.ndarray:
+        """(samples,) at 16 kHz -> (frames,) Hz, NaN where unvoiced."""
+
+
+class _F0Error(_PitchMetric):
+    unit = "cents"
+    higher_is_better = False
+    digits = 1
+
+    def score(self, trial: Trial) -> float:
+        """Root mean square over the frames that are voiced in both."""
+        return finite(f0_error(*self.tracks(trial)))
+
+
+class _VoicingF1(_PitchMetric):
+    higher_is_better = True
+
+    def score(self, trial: Trial) -> float:
+        """F1 score of "voiced", 0 to 1."""
+        return finite(voicing_f1(*self.tracks(trial)))
+
+
+class _Pyin(_PitchMetric):
+    """Probabilistic YIN: windows of 64 ms every 16 ms, 50 to 550 Hz, else librosa's defaults."""
+
+    packages = ("librosa",)
+
+    def __init__(self) -> None:
+        with needs_extra("eval"):
+            from librosa import pyin
+        self._pyin = pyin
+
+    def _track(self, waveform: np.ndarray) -> np.ndarray:
+        pitch, _, _ = self._pyin(
+            waveform, fmin=_LOWEST, fmax=_HIGHEST, sr=self.sample_rate, frame_length=1024
+        )
+        return pitch
+
+
+class _Crepe(_PitchMetric):
+    """CREPE as the papers of Vocos, WavTokenizer and SimVQ run it.
+
+    Model "full", 50 to 550 Hz, frames of 64 ms every 10 ms without padding; unvoiced where the
+    periodicity is below 0.21 or the A-weighted level below -60 dB.
+
+    Source: metrics/periodicity.py of WavTokenizer and of SimVQ, which are the same, after CARGAN
+    (arXiv 2110.10139); Kim et al. 2018 (arXiv 1802.06182).
+    """
+
+    packages = ("torchcrepe", "librosa")
+
+    def __init__(self) -> None:
+        with needs_extra("crepe"):
+            import librosa
+            import torchcrepe
+        self._librosa = librosa
+        self._crepe = torchcrepe
+
+    def _track(self, waveform: np.ndarray) -> np.ndarray:
+        import torch
+
+        crepe = self._crepe
+        audio = torch.from_numpy(np.float32(waveform))[None]
+        # torchcrepe.predict either holds every frame's activations at once (gigabytes for
+        # half a minute) or decodes each batch by itself, which the papers do not do.
+        with torch.inference_mode(), _seeded(zlib.crc32(waveform.tobytes())):
+            batches = crepe.preprocess(audio, crepe.SAMPLE_RATE, batch_size=128, pad=False)
+            salience = torch.cat([crepe.infer(frames, "full") for frames in batches])
+            pitch, periodicity = crepe.postprocess(
+                salience.T[None], _LOWEST, _HIGHEST, crepe.decode.viterbi, False, True
+            )
+        pitch, periodicity = pitch[0].numpy(), periodicity[0].numpy()
+        periodicity[self._level(waveform) < -60] = 0
+        pitch[periodicity < 0.21] = np.nan
+        return pitch
+
+    def _level(self, waveform: np.ndarray) -> np.ndarray:
+        """A-weighted level of each frame, dB."""
+        librosa, size = self._librosa, self._crepe.WINDOW_SIZE
+        power = np.square(np.abs(librosa.stft(waveform, n_fft=size, hop_length=160, center=False)))
+        hertz = librosa.fft_frequencies(sr=self._crepe.SAMPLE_RATE, n_fft=size)
+        with np.errstate(divide="ignore"):  # 0 Hz weighs nothing
+            weighted = librosa.perceptual_weighting(power, hertz)
+        return weighted.mean(axis=0) - self._crepe.loudness.REF_DB
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Within, numpy's global generator starts from the seed: torchcrepe dithers pitches by it."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+class F0Error(_F0Error, _Pyin):
+    """Pitch error by pYIN."""
+
+    name = "f0_error"
+    title = "F0 error"
+    source = "RMSE over frames voiced in both; Mauch and Dixon 2014 (pYIN), by librosa"
+
+
+class VoicingF1(_VoicingF1, _Pyin):
+    """Voiced or unvoiced, by pYIN."""
+
+    name = "vuv_f1"
+    title = "V/UV F1"
+    source = "F1 of voiced frames; Mauch and Dixon 2014 (pYIN), by librosa"
+
+
+class F0ErrorCrepe(_F0Error, _Crepe):
+    """Pitch error as the papers measure it."""
+
+    name = "f0_error_crepe"
+    title = "F0 error (CREPE)"
+    source = "RMSE over frames voiced in both, as in arXiv 2306.00814 (Vocos), by torchcrepe"
+
+
+class VoicingF1Crepe(_VoicingF1, _Crepe):
+    """Voiced or unvoiced as the papers measure it."""
+
+    name = "vuv_f1_crepe"
+    title = "V/UV F1 (CREPE)"
+    source = "as in arXiv 2408.16532 (WavTokenizer) and 2411.02038 (SimVQ), by torchcrepe"

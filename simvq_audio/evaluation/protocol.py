@@ -1,0 +1,94 @@
+"""How signals are prepared before they are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simvq_audio.config_checks import require, require_choice
+from simvq_audio.errors import ConfigError
+from simvq_audio.evaluation.metrics.guards import needs_extra
+from simvq_audio.evaluation.trial import resample_mono
+
+RESAMPLERS = ("soxr", "torchaudio")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What happens to decoded audio, and which resampler leads to a metric's sample rate.
+
+    Originals are taken as they are in both protocols: the published data loader has its
+    normalisation to -3 dB commented out. Both score whole utterances, cut to the shorter of
+    original and decoded, and report plain means over files.
+
+    Attributes:
+        name: as in reports and on the command line.
+        resampler: "soxr" (this package's) or "torchaudio" (``torchaudio.functional.resample`` with
+            its defaults).
+        limit: decoded samples are clipped to plus and minus this.
+        pcm16: whether decoded samples are rounded to 16 bits, as a file in between does.
+    """
+
+    name: str
+    resampler: str
+    limit: float
+    pcm16: bool
+
+    def __post_init__(self) -> None:
+        require_choice(self, "resampler", RESAMPLERS)
+        require(0 < self.limit <= 1, "Protocol.limit must be above 0 and at most 1")
+
+    def prepare(self, decoded: np.ndarray) -> np.ndarray:
+        """A decoded waveform, any shape, float32, as it is to be scored."""
+        clipped = np.clip(decoded, -self.limit, self.limit)
+        if not self.pcm16:
+            return clipped
+        full_scale = np.float32(2**15)
+        return np.minimum(np.rint(clipped * full_scale), full_scale - 1) / full_scale
+
+    def resample(self, waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+        """(samples,) float32 at ``rate`` Hz -> (samples',) at ``new_rate``, for ``Trial.resample``.
+
+        Raises:
+            MissingExtraError: torchaudio is asked for and not installed.
+        """
+        if self.resampler == "soxr":
+            return resample_mono(waveform, rate, new_rate)
+        with needs_extra("crepe"):
+            from torchaudio.functional import resample
+        import torch
+
+        # torchaudio refuses strides below zero and arrays that cannot be written.
+        return resample(torch.from_numpy(np.array(waveform)), rate, new_rate).numpy()
+
+
+DEFAULT = Protocol("default", resampler="soxr", limit=1.0, pcm16=False)
+"""As heard from the decoder: clipped to full scale, as every player does."""
+
+SIMVQ = Protocol("simvq", resampler="torchaudio", limit=0.99, pcm16=True)
+"""As the tables of SimVQ (arXiv 2411.02038) were made.
+
+Source: evaluation_speech.py of github.com/youngsheen/SimVQ. Reconstructions are clipped to 0.99,
+written as 16-bit PCM at 24 kHz and read back; ``torchaudio.functional.resample`` leads to 16 kHz
+for PESQ-wb, UTMOS and V/UV F1; STOI, not extended, is given the file's own rate. WavTokenizer's
+(arXiv 2408.16532; metrics/infer.py and infer.py of github.com/jishengpeng/WavTokenizer) differs
+in one point: it is clipped at full scale. To put numbers beside those papers' take the metrics
+pesq_wb, stoi, vuv_f1_crepe and utmos, and recordings at 24 kHz.
+
+One difference is meant: the published code averages in PESQ's failures as -1; here they are
+counted and named. Recordings without voicing leave the mean of F1 in both.
+"""
+
+PROTOCOLS = {protocol.name: protocol for protocol in (DEFAULT, SIMVQ)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"there is no protocol {name}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

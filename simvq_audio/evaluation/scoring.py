@@ -1,0 +1,205 @@
+"""Scoring one recording: what a worker process does."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simvq_audio.audio import read_audio
+from simvq_audio.bitstream import Codes
+from simvq_audio.errors import AudioError
+from simvq_audio.evaluation.alignment import align
+from simvq_audio.evaluation.coding import CODING_ERRORS, CodedFile, failure_text
+from simvq_audio.evaluation.metric import Metric, UnscorableError
+from simvq_audio.evaluation.protocol import Protocol
+from simvq_audio.evaluation.trial import Coding, Trial
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """One recording of one system, to be scored.
+
+    Attributes:
+        system: name of the system.
+        name: of the recording.
+        reference, decoded: absolute paths.
+        metrics: names of those to compute.
+        delay: samples to remove from the front of the decoded file, at ``delay_rate`` Hz.
+        coded: how it was coded, if that is known.
+        keeps_decoded: whether the decoded file is there for the report to show.
+    """
+
+    system: str
+    name: str
+    reference: str
+    decoded: str
+    metrics: tuple[str, ...]
+    delay: int = 0
+    delay_rate: int | None = None
+    coded: CodedFile | None = None
+    keeps_decoded: bool = True
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """What scoring one recording gave.
+
+    Attributes:
+        duration: seconds.
+        scores: by metric.
+        problems: why a metric has no score, by metric.
+        errors: those of ``problems`` that are no property of the recording but a metric that
+            broke down; by metric.
+        failure: why nothing could be scored at all, or None.
+    """
+
+    duration: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    failure: str | None = None
+
+
+class Scorer:
+    """Scores recordings by instances of metrics that are made once.
+
+    Args:
+        metrics: the classes.
+        protocol: how signals are prepared.
+
+    Raises:
+        MissingExtraError: a metric needs a package that is not installed.
+    """
+
+    def __init__(self, metrics: Sequence[type[Metric]], protocol: Protocol) -> None:
+        self._metrics = {metric.name: metric() for metric in metrics}
+        self._protocol = protocol
+
+    def score(self, job: ScoringJob) -> FileScores:
+        """Score a recording; each channel is scored alone, and a score is their mean.
+
+        A metric that cannot score one of the channels has no score of the recording.
+        """
+        try:
+            trials = load_trials(job, self._protocol)
+        except CODING_ERRORS as error:
+            return FileScores(failure=failure_text(error, job.reference))
+        scores: dict[str, float] = {}
+        problems: dict[str, str] = {}
+        errors: dict[str, str] = {}
+        for name in job.metrics:
+            try:
+                value = _channel_mean(self._metrics[name], trials)
+            except UnscorableError as error:
+                problems[name] = str(error)
+            # A metric is somebody's code on somebody's recording: whatever it raises belongs to
+            # this score and must not take the others along.
+            except Exception as error:
+                problems[name] = errors[name] = f"{type(error).__name__}: {error}"
+            else:
+                if math.isfinite(value):
+                    scores[name] = value
+                else:
+                    problems[name] = f"the score is {value}, which has no mean"
+        return FileScores(trials[0].duration, scores, problems, errors)
+
+
+def load_pair(job: ScoringJob, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, int]:
+    """A recording and its decoded file, (channels, samples) each, and their rate in Hz.
+
+    The decoded file is brought to the rate of the recording; their lengths can differ.
+
+    Raises:
+        AudioError: one of them cannot be read, is empty, or has another number of channels.
+    """
+    reference, rate = read_audio(job.reference)
+    if not reference.size:
+        raise AudioError(f"{job.reference}: holds no samples")
+    decoded, decoded_rate = read_audio(job.decoded)
+    if len(decoded) != len(reference):
+        raise AudioError(
+            f"{job.decoded}: {len(decoded)} channels, and {len(reference)} in the original"
+        )
+    decoded = protocol.prepare(decoded)
+    if decoded_rate != rate:
+        decoded = np.stack([protocol.resample(row, decoded_rate, rate) for row in decoded])
+    return reference, decoded, rate
+
+
+def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
+    """A recording and its decoded file as trials, one a channel, without delay.
+
+    Raises:
+        AudioError: as for ``load_pair``.
+        AlignmentError: the decoded file is much shorter.
+    """
+    reference, decoded, rate = load_pair(job, protocol)
+    delay = 0 if job.delay_rate is None else round(job.delay * rate / job.delay_rate)
+    coding = None if job.coded is None else _coding(job.coded)
+    return [
+        Trial(*align(original, result, delay, rate), rate, protocol.resample, coding)
+        for original, result in zip(reference, decoded)
+    ]
+
+
+def _coding(coded: CodedFile) -> Coding:
+    codes = Codes.load(coded.codes)
+    again = None if coded.reencoded is None else Codes.load(coded.reencoded).indices
+    return Coding(
+        codes.indices,
+        codes.codebook_size,
+        codes.payload_bits,
+        os.path.getsize(coded.codes),
+        coded.encode_seconds,
+        coded.decode_seconds,
+        again,
+    )
+
+
+def _channel_mean(metric: Metric, trials: Sequence[Trial]) -> float:
+    values = []
+    for number, trial in enumerate(trials, start=1):
+        try:
+            values.append(float(metric.score(trial)))
+        except UnscorableError as error:
+            if len(trials) == 1:
+                raise
+            raise UnscorableError(f"channel {number}: {error}") from error
+    return float(np.mean(values))
+
+
+def job_key(
+    job: ScoringJob,
+    metric: type[Metric],
+    digests: Mapping[str, str],
+    protocol: str,
+    versions: Mapping[str, str],
+) -> dict[str, object]:
+    """All that a score depends on, for the ledger.
+
+    Args:
+        digests: of the contents of the job's audio files, by path.
+        versions: of the packages that compute this metric.
+    """
+    key: dict[str, object] = {
+        "kind": "score",
+        "metric": metric.name,
+        "reference": digests[job.reference],
+        "decoded": digests[job.decoded],
+        "protocol": protocol,
+        "delay": [job.delay, job.delay_rate],
+        "versions": dict(versions),
+    }
+    if metric.needs_coding and job.coded is not None:
+        coded = job.coded
+        key["coding"] = [
+            coded.codes_digest,
+            coded.reencoded_digest if metric.needs_reencoding else None,
+            coded.encode_seconds,
+            coded.decode_seconds,
+        ]
+    return key
