@@ -79,6 +79,15 @@ PlayersOption = Annotated[
     int,
     typer.Option("--players", min=0, metavar="N", help="Recordings that can be heard on the page."),
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="FOLDER",
+        help="Keep to this folder below DIR; may be given several times.",
+        show_default=False,
+    ),
+]
 LimitOption = Annotated[
     int | None,
     typer.Option(
@@ -105,6 +114,7 @@ def evaluate(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     players: PlayersOption = 40,
+    only: OnlyOption = None,
     limit: LimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -117,7 +127,7 @@ def evaluate(
     output.check()
     if out is not None:
         _refuse_nested(folder, out)
-    settings = _settings(context, output, _find_metrics(metrics), protocol, jobs, limit)
+    settings = _settings(context, output, _find_metrics(metrics), protocol, jobs, only, limit)
     # The slow imports come after the checks.
     from simvq_audio.evaluation.evaluate import evaluate_codec
 
@@ -151,6 +161,7 @@ def compare(
     protocol: ProtocolOption = ProtocolName.default,
     jobs: JobsOption = None,
     players: PlayersOption = 40,
+    only: OnlyOption = None,
     limit: LimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -165,7 +176,7 @@ def compare(
     folders = {name: Path(value) for name, value in _assignments(systems, "NAME=DIR").items()}
     rates = _bitrates(bitrate or [], folders)
     settings = _settings(
-        context, output, _find_metrics(metrics, coded=False), protocol, jobs, limit
+        context, output, _find_metrics(metrics, coded=False), protocol, jobs, only, limit
     )
     from simvq_audio.evaluation.compare import compare_systems
 
@@ -239,6 +250,7 @@ def _settings(
     metrics: list[type[Metric]],
     protocol: ProtocolName,
     jobs: int | None,
+    only: list[str] | None,
     limit: int | None,
 ) -> Settings:
     from simvq_audio.evaluation.protocol import find_protocol
@@ -250,6 +262,7 @@ def _settings(
         find_protocol(protocol.value),
         jobs or _cores(),
         output.out,
+        tuple(only or ()),
         limit,
         shlex.join([PROGRAM, *arguments]),
         partial(progress, quiet=output.quiet),

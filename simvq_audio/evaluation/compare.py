@@ -53,7 +53,7 @@ def compare_systems(
     decoded = {name: find_recordings(place) for name, place in systems.items()}
     settings.check_packages()
     with settings.open_ledger() as ledger:
-        taken = recordings.take(settings.limit)
+        taken = settings.select(recordings)
         paths = {name: taken.path(name) for name in taken.names}
         reference_digests, unreadable = digests_of(paths)
         contents = {paths[name]: digest for name, digest in reference_digests.items()}

@@ -32,7 +32,7 @@ def evaluate_codec(load_codec: Callable[[], FileCodec], folder: Path, settings: 
         MissingExtraError: a metric needs a package that is not installed.
         OSError: ``settings.out`` cannot be written.
     """
-    recordings = find_recordings(folder).take(settings.limit)
+    recordings = settings.select(find_recordings(folder))
     settings.check_packages()
     codec = load_codec()
     paths = {name: recordings.path(name) for name in recordings.names}

@@ -31,12 +31,30 @@ class Recordings:
         """The absolute path of a recording."""
         return os.path.abspath(self.folder / name)
 
+    def within(self, folders: Sequence[str]) -> Recordings:
+        """Those in these folders (paths below ``folder``) and below them; no folders takes all.
+
+        Raises:
+            AudioError: a folder holds no recording.
+        """
+        if not folders:
+            return self
+        for folder in folders:
+            if not any(_lies_in(name, folder) for name in self.names):
+                raise AudioError(f"{self.folder / folder}: no folder with recordings")
+        chosen = tuple(n for n in self.names if any(_lies_in(n, folder) for folder in folders))
+        return Recordings(self.folder, chosen, self.failures)
+
     def take(self, limit: int | None) -> Recordings:
         """About ``limit`` of them, spread evenly; None takes all."""
         if limit is None or limit >= len(self.names):
             return self
         chosen = tuple(self.names[i * len(self.names) // limit] for i in range(limit))
         return Recordings(self.folder, chosen, self.failures)
+
+
+def _lies_in(name: str, folder: str) -> bool:
+    return PurePosixPath(name).is_relative_to(folder)
 
 
 def find_recordings(folder: str | os.PathLike[str]) -> Recordings:

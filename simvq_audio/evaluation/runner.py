@@ -16,6 +16,7 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.coding import failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.metric import Metric
+from simvq_audio.evaluation.pairing import Recordings
 from simvq_audio.evaluation.pool import score_all
 from simvq_audio.evaluation.protocol import Protocol
 from simvq_audio.evaluation.provenance import machine_description, package_versions
@@ -43,6 +44,7 @@ class Settings:
         jobs: processes that score.
         out: a folder, made if it is not there, that keeps what was coded, decoded and found, for
             reports and for going on after an interruption; None keeps nothing.
+        only: folders below the evaluated one to keep to; none takes everything.
         limit: take about this many recordings, spread evenly; None takes all.
         command: the command line, for the report.
         progress: (label, total) -> context manager that gives a function to call with each
@@ -56,6 +58,7 @@ class Settings:
     protocol: Protocol
     jobs: int = 1
     out: Path | None = None
+    only: tuple[str, ...] = ()
     limit: int | None = None
     command: str = ""
     progress: ShowProgress = field(default=no_progress)
@@ -67,6 +70,14 @@ class Settings:
             raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
+
+    def select(self, recordings: Recordings) -> Recordings:
+        """Those to be evaluated, by ``only`` and ``limit``.
+
+        Raises:
+            AudioError: a folder of ``only`` holds no recording.
+        """
+        return recordings.within(self.only).take(self.limit)
 
     def check_packages(self) -> None:
         """Make every metric and resample once, before hours of work.

@@ -155,6 +155,14 @@ def test_limit(run, recordings, model_file, tmp_path):
     assert [file.name for file in system.files] == ["a/one.wav"]
 
 
+def test_only(run, recordings, model_file, tmp_path):
+    json_file = tmp_path / "r.json"
+    arguments = ("evaluate", recordings, "--model", model_file, "--metrics", "kbps")
+    assert run(*arguments, "--only", "b", "--json", json_file).code == 0
+    (system,) = report_from_json(json_file.read_bytes()).systems
+    assert system.files and {file.folder for file in system.files} == {"b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -93,6 +93,17 @@ def test_a_limit_spreads_evenly(tmp_path):
     assert found.take(None) == found.take(10) == found.take(99) == found
 
 
+def test_within_keeps_to_folders_not_to_names_that_begin_alike(tmp_path):
+    names = ("a/deep/one.wav", "a/two.wav", "ab/three.wav", "c/four.wav", "five.wav")
+    touch(*(tmp_path / name for name in names))
+    found = find_recordings(tmp_path)
+    assert found.within(["a", "c"]).names == ("a/deep/one.wav", "a/two.wav", "c/four.wav")
+    assert found.within(["a/deep/"]).names == ("a/deep/one.wav",)
+    assert found.within([]) == found
+    with pytest.raises(AudioError, match="dee: no folder with recordings"):
+        found.within(["c", "a/dee"])
+
+
 def test_folders_that_cannot_be_evaluated(tmp_path):
     touch(tmp_path / "file.wav", tmp_path / "empty" / "notes.txt")
     for name, words in {
