@@ -77,7 +77,13 @@ def draw_entries(latents: Tensor, size: int, generator: torch.Generator) -> Tens
 
 
 @torch.no_grad()
-def fit_projections(into: nn.Linear, out: nn.Linear, latents: Tensor, quantize: nn.Module) -> None:
+def fit_projections(
+    into: nn.Linear,
+    out: nn.Linear,
+    latents: Tensor,
+    quantize: nn.Module,
+    rotation: torch.Generator | None = None,
+) -> None:
     """Start a quantiser that works in few dimensions where the latents are.
 
     ``into`` gets the principal axes, scaled to unit variance; ``out`` what brings the quantised
@@ -88,12 +94,23 @@ def fit_projections(into: nn.Linear, out: nn.Linear, latents: Tensor, quantize: 
         latents: (n, latent_dim).
         quantize: the whole quantiser in evaluation mode, (1, n, latent_dim) -> what ``out`` gave
             as its first result.
+        rotation: for quantisers that give each dimension the same number of values: the axes are
+            whitened by half only and turned at random (drawn by this), so that every dimension
+            has its share of the largest ones.
     """
     mean = latents.mean(dim=0)
     values, vectors = torch.linalg.eigh((latents - mean).double().T.cov())
     kept = into.out_features
     # eigh gives the largest last; the first dimension is to have the largest.
-    axes = (vectors[:, -kept:] / values[-kept:].clamp(min=1e-12).sqrt()).flip(1).T.to(latents)
+    values = values[-kept:].flip(0).clamp(min=1e-12)
+    axes = vectors[:, -kept:].flip(1).T
+    if rotation is None:
+        axes = axes / values.sqrt()[:, None]
+    else:
+        turn = torch.linalg.qr(torch.randn(kept, kept, generator=rotation)).Q
+        axes = turn.to(axes) @ (axes / values.pow(0.25)[:, None])
+        axes = axes / values.sqrt().mean().sqrt()
+    axes = axes.to(latents)
     into.weight.copy_(axes)
     into.bias.copy_(-axes @ mean)
     seen: list[Tensor] = []

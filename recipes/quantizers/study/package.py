@@ -171,7 +171,11 @@ class Projected(Bottleneck):
         training = self.quantizer.training
         self.quantizer.eval()
         fit_projections(
-            self.quantizer.project_in, self.quantizer.project_out, latents, self.quantizer
+            self.quantizer.project_in,
+            self.quantizer.project_out,
+            latents,
+            self.quantizer,
+            rotation=generator if isinstance(self.quantizer, vqp.LFQ) else None,
         )
         self.quantizer.train(training)
 

@@ -91,7 +91,8 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
 
 
 def _curves(logs: Sequence[RunLog], size: int, out: Path) -> Path:
-    """Training over steps: thin lines, one a seed."""
+    """Training over steps: thin lines, one a seed; main rows beside variants are dashed."""
+    mixed = len({_group(log) for log in logs}) > 1
     panels = (
         ("mel loss", lambda point: point.mel, "linear"),
         ("quantisation error", lambda point: point.error, "log"),
@@ -111,6 +112,7 @@ def _curves(logs: Sequence[RunLog], size: int, out: Path) -> Path:
                 panel.plot(
                     *zip(*points),
                     color=_colour(name),
+                    linestyle="--" if mixed and _group(log) == "main" else "-",
                     linewidth=1,
                     alpha=0.8,
                     label=title(name) if number == 0 else None,
@@ -198,10 +200,12 @@ def _names(grouped: Iterable[tuple[str, int]]) -> list[str]:
 
 
 def _colour(name: str) -> Any:
+    """One of ten, by the place of a row in its group."""
     from matplotlib import colormaps
 
-    names = list(ROWS)
-    return colormaps["tab20"]((names.index(name) if name in names else 0) % 20)
+    kind = ROWS[name].group if name in ROWS else "main"
+    names = [row.name for row in ROWS.values() if row.group == kind]
+    return colormaps["tab10"]((names.index(name) if name in names else 0) % 10)
 
 
 def _save(figure: Figure, out: Path) -> Path:
