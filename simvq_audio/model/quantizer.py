@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvq_audio.model.config import QuantizerConfig
-
-# Distances held at once during the search: 2**25 float32 values are 128 MiB.
-_SEARCH_BLOCK = 2**25
+from simvq_audio.model.nearest import nearest_entries
 
 
 class Quantized(NamedTuple):
@@ -91,23 +89,11 @@ class SimVQ(nn.Module):
         """
         return self.codebook()[indices].transpose(1, 2)
 
-    @torch.no_grad()
     def _search(self, z: Tensor) -> Tensor:
-        """Index of the nearest entry for each of (..., latent_dim) float32 vectors, in blocks.
-
-        |z|^2 is left out: it is the same for every entry. A block holds at most
-        ``_SEARCH_BLOCK`` distances, whatever the codebook's size.
-        """
+        """Index of the nearest entry for each of (..., latent_dim) float32 vectors."""
         codebook, half_norms = self._codebook_and_norms()
         flat = z.detach().reshape(-1, z.shape[-1])
-        rows = max(1, _SEARCH_BLOCK // codebook.shape[0])
-        transposed = codebook.t()
-        best = [
-            torch.addmm(half_norms, block, transposed, alpha=-1).argmin(dim=1)
-            for block in flat.split(rows)
-        ]
-        indices = torch.cat(best) if best else flat.new_empty(0, dtype=torch.long)
-        return indices.view(z.shape[:-1])
+        return nearest_entries(flat, codebook, half_norms).view(z.shape[:-1])
 
     def _codebook_and_norms(self) -> tuple[Tensor, Tensor]:
         """(W(C), half the squared norm of each row)."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.config import QuantizerConfig
+from simvq_audio.model.nearest import nearest_entries
 from simvq_audio.model.quantizer import SimVQ
 from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisation
 from simvq_audio.training.quantizer_start import (
@@ -135,12 +136,15 @@ def test_autocast_changes_no_code():
     assert under.loss.dtype == torch.float32
 
 
-def test_blocks_of_the_search_change_nothing(monkeypatch):
-    quantizer = make(codebook_size=512)
-    latent = torch.randn(1, 8, 100)
-    whole = quantizer.encode(latent)
-    monkeypatch.setattr("simvq_audio.model.quantizer._SEARCH_BLOCK", 512 * 7)
-    assert torch.equal(quantizer.encode(latent), whole)
+@pytest.mark.parametrize("tile", [(7, 64), (100, 511), (512, 2048)])
+def test_tiles_of_the_search_change_nothing(monkeypatch, tile):
+    vectors, codebook = torch.randn(100, 8), torch.randn(1000, 8)
+    codebook[700] = codebook[3]  # equally far in another tile: the first counts
+    vectors[0] = codebook[3]
+    expected = torch.cdist(vectors.double(), codebook.double()).argmin(dim=1)
+    monkeypatch.setattr("simvq_audio.model.nearest._TILE", tile)
+    assert torch.equal(nearest_entries(vectors, codebook), expected)
+    assert nearest_entries(vectors[:0], codebook).shape == (0,)
 
 
 def test_largest_codebook_with_a_minute_stays_below_one_gib():

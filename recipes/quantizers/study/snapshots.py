@@ -1,0 +1,60 @@
+"""Latents and codebook over training, projected on two dimensions for pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.bottleneck import Bottleneck
+
+_ENTRIES = 800
+
+
+class Snapshots:
+    """Collects latents and entries; projects all of them in the end.
+
+    The two dimensions are the first principal axes of the last latents, so that movement shows.
+
+    Args:
+        seed: decides which entries are drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._picks: Tensor | None = None
+        self._taken: list[tuple[int, Tensor, Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def take(self, step: int, latent: Tensor, bottleneck: Bottleneck) -> None:
+        """Keep what a bottleneck looks like to some latents (batch, latent_dim, frames)."""
+        if self._picks is None:
+            order = torch.randperm(bottleneck.codebook_size, generator=self._generator)
+            self._picks = order[:_ENTRIES].to(latent.device)
+        training = bottleneck.training
+        bottleneck.eval()
+        hit = bottleneck.encode(latent).unique()
+        entries = bottleneck.decode(self._picks[None])[0].T
+        chosen = bottleneck.decode(hit[None])[0].T
+        bottleneck.train(training)
+        flat = latent.transpose(1, 2).flatten(0, 1)
+        self._taken.append((step, flat.cpu(), entries.cpu(), chosen.cpu()))
+
+    def projected(self) -> dict[str, np.ndarray]:
+        """Arrays by name: "steps" (n,), and for each i of them "latents-i", "entries-i" (drawn
+        from the codebook) and "hit-i" (those nearest to a latent), (points, 2) float16 each.
+        """
+        last = self._taken[-1][1].double()
+        mean = last.mean(dim=0)
+        axes = torch.linalg.eigh((last - mean).T.cov()).eigenvectors[:, -2:].flip(1)
+
+        def project(points: Tensor) -> np.ndarray:
+            flat = ((points.double() - mean) @ axes).numpy()
+            return flat.clip(-60_000, 60_000).astype(np.float16)
+
+        arrays = {"steps": np.array([step for step, *_ in self._taken])}
+        for number, (_, latents, entries, chosen) in enumerate(self._taken):
+            arrays[f"latents-{number}"] = project(latents)
+            arrays[f"entries-{number}"] = project(entries)
+            arrays[f"hit-{number}"] = project(chosen[:_ENTRIES])
+        return arrays
