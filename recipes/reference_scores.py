@@ -15,7 +15,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,14 @@ def write_reference_scores(args: argparse.Namespace) -> None:
     codec = Codec.load(args.model, device="cpu")
     report = evaluate_codec(lambda: codec, args.dev, settings)
     (ours,) = report.systems
-    scored = {file.name.rpartition(".")[0] for file in ours.files}
-    if ours.failures or scored != known:
+    # Peers name their files without suffixes.
+    names = {file.name.rpartition(".")[0]: file.name for file in ours.files}
+    if ours.failures or names.keys() != known:
         raise ConfigError(
             f"{args.dev} and {args.peers} do not hold the same recordings: "
-            f"{', '.join(sorted([*(scored ^ known), *ours.failures])[:5])}"
+            f"{', '.join(sorted([*(names.keys() ^ known), *ours.failures])[:5])}"
         )
+    peers = [_renamed(peer, names) for peer in peers]
     everything = dataclasses.replace(report, systems=(ours, *peers))
     write_page(everything, args.work / "index.html")
     write_json(everything, args.work / "report.json")
@@ -134,33 +137,39 @@ def _file(key: str, scores: dict[str, float]) -> FileResult:
     return FileResult(name, 0.0, {ours: scores[theirs] for theirs, ours in _SHARED.items()}, {}, "")
 
 
+def _renamed(peer: SystemResult, names: Mapping[str, str]) -> SystemResult:
+    files = [dataclasses.replace(f, name=names[f.name]) for f in peer.files if f.name in names]
+    return dataclasses.replace(peer, files=tuple(files))
+
+
 def _page(report: Report, peers: list[SystemResult], codec: Codec) -> str:
     (ours,) = report.systems
-    # Peers name their files without suffixes.
-    ours = dataclasses.replace(
-        ours,
-        files=tuple(dataclasses.replace(f, name=f.name.rpartition(".")[0]) for f in ours.files),
-    )
     shared = {metric.name: metric for metric in report.metrics if metric.name in _SHARED.values()}
     systems = [ours, *peers]
     use = ours.codebook["all"]
     lines = [
         "# Reference scores",
         "",
-        f"The embedded model `{codec.name}` ({codec.fingerprint}) beside other codecs on the same "
-        f"{len(ours.files)} recordings: decoded file against the original, means over files with "
-        "95 % bootstrap intervals. Codec2 1.0.5, Opus 1.3.1 (`opusenc --bitrate 6 --framesize 20 "
-        "--comp 10`, without the Ogg container) and Lyra v2 (its published models) were scored at "
-        "16 kHz with their constant delay removed.",
+        _paragraph(
+            f"The model `{codec.name}` ({codec.fingerprint}) beside other codecs on the same "
+            f"{len(ours.files)} recordings: decoded file against the original, means over files "
+            "with 95 % bootstrap intervals. Codec2 1.0.5, Opus 1.3.1 (`opusenc --bitrate 6 "
+            "--framesize 20 --comp 10`, without the Ogg container) and Lyra v2 (its published "
+            "models) were scored at 16 kHz with their constant delay removed."
+        ),
         "",
         *_table(systems, ALL, shared),
         "",
-        f"Codebook: {100 * use.utilisation:.1f} % of {use.codebook_size} codes used in "
-        f"{use.frames} frames, perplexity {use.perplexity:.0f}, entropy {use.entropy:.2f} bits.",
+        _paragraph(
+            f"Codebook: {100 * use.utilisation:.1f} % of {use.codebook_size} codes used in "
+            f"{use.frames} frames, perplexity {use.perplexity:.0f}, entropy {use.entropy:.2f} bits."
+        ),
         "",
-        "What the embedded model scores more than each (negative: less), on the same recordings, "
-        "with 95 % intervals; all p-values of the Wilcoxon signed-rank test that are not named are "
-        "below .001:",
+        _paragraph(
+            "What the model scores more than each (negative: less), on the same recordings, with "
+            "95 % intervals; all p-values of the Wilcoxon signed-rank test that are not named are "
+            "below .001:"
+        ),
         "",
         *_differences(ours, peers, shared),
     ]
@@ -177,11 +186,17 @@ def _page(report: Report, peers: list[SystemResult], codec: Codec) -> str:
         "python recipes/reference_scores.py DEV PEERS.json",
         "```",
         "",
-        f"On {report.machine}; "
-        + ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
-        + ".",
+        _paragraph(
+            f"On {report.machine}; "
+            + ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+            + "."
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(systems: list[SystemResult], folder: str, metrics: dict[str, MetricInfo]) -> list[str]:

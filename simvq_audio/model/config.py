@@ -31,6 +31,9 @@ class SpectralEncoderConfig:
         hop_length: samples a frame.
         compression: power that magnitudes are raised to before the first layer.
         dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
+        bins: how many STFT bins the first layer sees, from 0 Hz on; None: all n_fft / 2 + 1. What
+            lies above is left to the decoder to infer: where speech of several bandwidths is
+            coded, a code that has to tell them apart says less about the speech.
     """
 
     kind: ClassVar[str] = "spectral"
@@ -41,9 +44,16 @@ class SpectralEncoderConfig:
     hidden_dim: int = 960
     blocks: int = 6
     kernel_size: int = 7
+    bins: int | None = None
 
     def __post_init__(self) -> None:
         _require_positive(self, "n_fft", "hop_length", "dim", "hidden_dim", "blocks", "kernel_size")
+        if self.bins is not None:
+            _require_positive(self, "bins")
+            require(
+                self.bins <= self.n_fft // 2 + 1,
+                f"bins must not be above n_fft / 2 + 1 = {self.n_fft // 2 + 1}, not {self.bins}",
+            )
         require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
         require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
         require(self.kernel_size % 2 == 1, "kernel_size must be odd")
@@ -200,7 +210,10 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form that ``from_dict`` takes back."""
         result = dataclasses.asdict(self)
-        result["encoder"] = {"kind": self.encoder.kind, **result["encoder"]}
+        # What is not set is left out: settings that come later must not change the fingerprints of
+        # models that do without them.
+        encoder = {name: value for name, value in result["encoder"].items() if value is not None}
+        result["encoder"] = {"kind": self.encoder.kind, **encoder}
         return result
 
     @classmethod

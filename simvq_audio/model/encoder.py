@@ -24,7 +24,8 @@ class SpectralEncoder(nn.Module):
         self.latent_dim = latent_dim
         self.hop_length = config.hop_length
         self.stft = FramedStft(config.n_fft, config.hop_length)
-        self.embed = nn.Linear(3 * (config.n_fft // 2 + 1), config.dim)
+        self.bins = config.bins or config.n_fft // 2 + 1
+        self.embed = nn.Linear(3 * self.bins, config.dim)
         self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, config.kernel_size)
         self.out = nn.Linear(config.dim, latent_dim)
         self.context_frames = self.stack.context_frames + self.stft.context_frames
@@ -41,7 +42,7 @@ class SpectralEncoder(nn.Module):
         if frames == 0:
             return waveform.new_zeros(waveform.shape[0], self.latent_dim, 0)
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = self.stft(waveform.float())
+            spectrum = self.stft(waveform.float())[..., : self.bins]
             magnitude = spectrum.abs().clamp(min=1e-5)
             compressed = magnitude**self.config.compression
             scaled = spectrum * (compressed / magnitude)

@@ -109,6 +109,9 @@ class QuantizerStartConfig:
         unquantized_steps: steps in which the latent passes by the quantiser; then W is set from
             the latents' covariance. 0: W stays as it was drawn.
         basis_from_latents: draw C anew as well; see ``draw_basis_from_latents``.
+        anew: start the quantiser of a model that training begins from (``--init``) once more, from
+            the latents that the model has on the new data. The decoder has to learn all codes
+            anew, so it is for data of another kind, or a codebook that has fallen out of use.
         statistics_batches: batches whose latents the covariance is taken over.
         learning_rate_factor: W learns so much faster than the rest. Its entries are large, since
             the basis is small (N(0, 1/latent_dim)), and Adam's steps do not scale with them: at
@@ -117,6 +120,7 @@ class QuantizerStartConfig:
 
     unquantized_steps: int = 900
     basis_from_latents: bool = False
+    anew: bool = False
     statistics_batches: int = 16
     learning_rate_factor: float = 40.0
 

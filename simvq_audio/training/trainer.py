@@ -115,7 +115,7 @@ class Trainer:
         _require_same("model", self.config.model.to_dict(), theirs.to_dict(), path)
         self.networks.model.load_state_dict(model.state_dict())
         self.networks.restart_average()
-        self._quantizer_started = True
+        self._quantizer_started = not self.config.quantizer_start.anew
 
     def resume(self) -> Path:
         """Go on from the newest checkpoint in ``out``, or from ``carry.pt`` if there is none.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import ModelConfig, compact, published
+from simvq_audio.model.encoder import SpectralEncoder
 from simvq_audio.model.frames import FramedStft
 
 HOP = 320
@@ -129,6 +132,33 @@ def test_head_inverts_a_spectrum_that_a_waveform_has(model):
         torch.testing.assert_close(head(through), waveform, atol=1e-4, rtol=0)
     finally:
         head.out = out
+
+
+def test_encoder_of_few_bins_hears_nothing_above_them(model):
+    config = dataclasses.replace(model.config.encoder, bins=320)  # up to 6 kHz
+    torch.manual_seed(1)
+    encoder = SpectralEncoder(config, 8).eval()
+    time = torch.arange(100 * HOP) / 24_000
+    # Over noise, since in silence compressed magnitudes show even the windows' side lobes.
+    low = noise(1, len(time))
+    # Away from the edges, where the tone begins and ends in clicks of all frequencies.
+    inside = slice(20, 80)
+    with torch.no_grad():
+        alone, *others = (
+            encoder(low + 0.3 * torch.sin(2 * torch.pi * hz * time))[..., inside]
+            for hz in (9000, 10_000, 5000)
+        )
+    above, below = ((other - alone).abs().max() for other in others)
+    assert above < 0.05 * below
+
+
+def test_settings_that_came_later_change_no_fingerprint(model):
+    """A model file's fingerprint covers its configuration."""
+    assert "bins" not in model.config.to_dict()["encoder"]
+    encoder = dataclasses.replace(model.config.encoder, bins=320)
+    config = dataclasses.replace(model.config, encoder=encoder)
+    assert config.to_dict()["encoder"]["bins"] == 320
+    assert ModelConfig.from_dict(config.to_dict()) == config
 
 
 def test_compact_keeps_its_limits():

@@ -22,6 +22,8 @@ from simvq_audio.model.config import ModelConfig, compact
         ({"decoder": {"dim": 40, "attention_prenet": True}}, "multiple of 32"),
         ({"decoder": {"hop_length": 160}}, "hop length (320) is not the decoder's (160)"),
         ({"encoder": {"n_fft": 100}}, "n_fft must not be below hop_length"),
+        ({"encoder": {"bins": 0}}, "bins must be"),
+        ({"encoder": {"bins": 642}}, "bins must not be above n_fft / 2 + 1 = 641, not 642"),
         (
             {"encoder": {"kind": "seanet", "strides": [2, 0]}},
             "strides must be a list of whole numbers",

@@ -199,6 +199,25 @@ def test_a_run_starts_from_a_model(tmp_path):
         make_trainer(tmp_path, tiny(model__decoder__blocks=2)).start_from_model(model)
 
 
+def test_the_quantiser_of_a_model_can_be_started_anew(tmp_path):
+    first = make_trainer(tmp_path / "first")
+    first.run(max_steps=9)
+    second = make_trainer(
+        tmp_path / "second",
+        tiny(quantizer_start__anew=True, quantizer_start__basis_from_latents=True),
+    )
+    second.start_from_model(tmp_path / "first" / "model.safetensors")
+    old = first.networks.average.quantizer
+    second.run(max_steps=5)
+    assert torch.equal(second.networks.model.quantizer.basis, old.basis)  # still unquantised
+    second.run(max_steps=2)
+    assert not torch.equal(second.networks.model.quantizer.basis, old.basis)
+    third = make_trainer(tmp_path / "second", second.config)
+    third.resume()
+    third.run(max_steps=2)
+    assert torch.equal(third.networks.model.quantizer.basis, second.networks.model.quantizer.basis)
+
+
 def test_only_a_run_of_the_same_networks_is_resumed(tmp_path):
     with pytest.raises(ModelError, match="holds no checkpoint to resume from"):
         make_trainer(tmp_path).resume()
