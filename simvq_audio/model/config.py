@@ -286,4 +286,5 @@ def published(codebook_size: int = 4096) -> ModelConfig:
 
 def compact() -> ModelConfig:
     """The model that ships: everything at 75 frames/s, finite receptive field, 975 bit/s."""
-    return ModelConfig(name="compact")
+    # What lies above 7.4 kHz is inferred: that is where speech recorded at 16 kHz begins to end.
+    return ModelConfig(name="compact", encoder=SpectralEncoderConfig(bins=395))

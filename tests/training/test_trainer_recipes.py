@@ -13,6 +13,7 @@ from tiny_runs import TINY, make_trainer, packed, tiny
 
 from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
+from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import compact, published
 from simvq_audio.model.storage import read_header
 from simvq_audio.training.config import TrainingConfig
@@ -74,11 +75,19 @@ def test_published_rows(name, size):
 
 
 def test_compact_recipes_build_the_embedded_model():
-    assert load("compact/cpu.toml").model == load("compact/gpu.toml").model == compact()
+    assert load("compact/cpu.toml").model == compact()
     tuned = load("finetune/compact.toml")
     embedded = read_header(embedded_model().path).config
     assert {**tuned.model.to_dict(), "name": ""} == {**embedded.to_dict(), "name": ""}
     assert tuned.adversary.hold_generator
+
+
+def test_the_gpu_recipe_keeps_the_embedded_models_limits():
+    config = load("compact/gpu.toml").model
+    assert (config.frame_rate, config.bitrate) == (compact().frame_rate, compact().bitrate)
+    with torch.device("meta"):
+        model = Autoencoder(config)
+    assert sum(tensor.numel() for tensor in model.state_dict().values()) <= 15_000_000
 
 
 @pytest.mark.parametrize(
