@@ -34,7 +34,30 @@ _LFQ_ALL_FRAMES_UP_TO = 8192
 _LFQ_SHARE = 0.25
 
 
-class Table(Bottleneck):
+class _Searched(Bottleneck):
+    """A quantiser with a table of entries."""
+
+    @torch.no_grad()
+    def encode(self, latent: Tensor) -> Tensor:
+        """The codes that the package gives in evaluation mode, without its K x frames copies."""
+        flat = latent.transpose(1, 2).reshape(-1, latent.shape[1])
+        indices = nearest_entries(flat, self.quantizer.codebook)
+        return indices.view(latent.shape[0], latent.shape[2])
+
+
+class _Asked(Bottleneck):
+    """A quantiser whose codes come from its own forward pass, in evaluation mode."""
+
+    @torch.no_grad()
+    def encode(self, latent: Tensor) -> Tensor:
+        training = self.quantizer.training
+        self.quantizer.eval()
+        indices = self(latent).indices
+        self.quantizer.train(training)
+        return indices
+
+
+class Table(_Searched):
     """``VectorQuantize``: a free table of entries.
 
     Args:
@@ -66,10 +89,6 @@ class Table(Bottleneck):
         return _quantized(self.quantizer(latent.transpose(1, 2)))
 
     @torch.no_grad()
-    def encode(self, latent: Tensor) -> Tensor:
-        return _nearest(latent, self.quantizer.codebook)
-
-    @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
         return self.quantizer.get_output_from_indices(indices).transpose(1, 2)
 
@@ -78,7 +97,7 @@ class Table(Bottleneck):
         place_entries(self.quantizer, draw_entries(latents, self.codebook_size, generator), frames)
 
 
-class Residual(Bottleneck):
+class Residual(_Asked):
     """``ResidualVQ`` of two stages with EMA and replacement; sizes near the square root of K.
 
     The two codes of a frame count as one below K.
@@ -103,14 +122,6 @@ class Residual(Bottleneck):
         return self._joined(self.quantizer(latent.transpose(1, 2)))
 
     @torch.no_grad()
-    def encode(self, latent: Tensor) -> Tensor:
-        training = self.quantizer.training
-        self.quantizer.eval()
-        indices = self(latent).indices
-        self.quantizer.train(training)
-        return indices
-
-    @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
         stages = torch.stack([indices // self._sizes[1], indices % self._sizes[1]], dim=-1)
         return self.quantizer.get_output_from_indices(stages).transpose(1, 2)
@@ -129,7 +140,7 @@ class Residual(Bottleneck):
         return quantized._replace(indices=first * self._sizes[1] + second)
 
 
-class Projected(Bottleneck):
+class Projected(_Asked):
     """``FSQ`` or ``LFQ``: fixed entries in few dimensions, between two linear layers.
 
     FSQ's levels are 8 as often as it goes, then 4, so that their product is K; the paper (arXiv
@@ -156,14 +167,6 @@ class Projected(Bottleneck):
         return _quantized(self.quantizer(latent.transpose(1, 2)))
 
     @torch.no_grad()
-    def encode(self, latent: Tensor) -> Tensor:
-        training = self.quantizer.training
-        self.quantizer.eval()
-        indices = self(latent).indices
-        self.quantizer.train(training)
-        return indices
-
-    @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
         return self.quantizer.indices_to_codes(indices).transpose(1, 2)
 
@@ -180,7 +183,7 @@ class Projected(Bottleneck):
         self.quantizer.train(training)
 
 
-class PackageSimvq(Bottleneck):
+class PackageSimvq(_Searched):
     """The package's ``SimVQ`` with its defaults: no bias, Gaussian C, rotation trick."""
 
     def __init__(self, codebook_size: int, latent_dim: int) -> None:
@@ -190,10 +193,6 @@ class PackageSimvq(Bottleneck):
 
     def forward(self, latent: Tensor) -> Quantized:
         return _quantized(self.quantizer(latent.transpose(1, 2)))
-
-    @torch.no_grad()
-    def encode(self, latent: Tensor) -> Tensor:
-        return _nearest(latent, self.quantizer.codebook)
 
     @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
@@ -236,9 +235,3 @@ def _quantized(result: tuple[Tensor, ...]) -> Quantized:
     entries, indices = result[0], result[1]
     loss = result[2].sum() if len(result) > 2 else entries.new_zeros(())
     return Quantized(entries.transpose(1, 2), indices.long(), loss)
-
-
-def _nearest(latent: Tensor, codebook: Tensor) -> Tensor:
-    """The codes that the package gives in evaluation mode, without its K x frames copies."""
-    flat = latent.transpose(1, 2).reshape(-1, latent.shape[1])
-    return nearest_entries(flat, codebook).view(latent.shape[0], latent.shape[2])
