@@ -90,23 +90,22 @@ class Setting:
 
     @property
     def encoder(self) -> SpectralEncoderConfig:
-        return SpectralEncoderConfig(
-            n_fft=self.n_fft,
-            hop_length=self.hop_length,
-            dim=self.dim,
-            hidden_dim=3 * self.dim,
-            blocks=self.blocks,
-        )
+        return SpectralEncoderConfig(**self._shape)
 
     @property
     def decoder(self) -> DecoderConfig:
-        return DecoderConfig(
-            n_fft=self.n_fft,
-            hop_length=self.hop_length,
-            dim=self.dim,
-            hidden_dim=3 * self.dim,
-            blocks=self.blocks,
-        )
+        return DecoderConfig(**self._shape)
+
+    @property
+    def _shape(self) -> dict[str, int]:
+        """What encoder and decoder have in common."""
+        return {
+            "n_fft": self.n_fft,
+            "hop_length": self.hop_length,
+            "dim": self.dim,
+            "hidden_dim": 3 * self.dim,
+            "blocks": self.blocks,
+        }
 
     @property
     def losses(self) -> SpectralLossConfig:
