@@ -109,10 +109,13 @@ class QuantizerStartConfig:
         unquantized_steps: steps in which the latent passes by the quantiser; then W is set from
             the latents' covariance. 0: W stays as it was drawn.
         basis_from_latents: draw C anew as well; see ``draw_basis_from_latents``.
+        kmeans_rounds: then move C to the means of its cells so many times; see
+            ``move_basis_to_means``.
         anew: start the quantiser of a model that training begins from (``--init``) once more, from
             the latents that the model has on the new data. The decoder has to learn all codes
             anew, so it is for data of another kind, or a codebook that has fallen out of use.
-        statistics_batches: batches whose latents the covariance is taken over.
+        statistics_batches: batches whose latents all this is taken from: 16 do for the covariance,
+            k-means wants some ten latents for each entry of C.
         learning_rate_factor: W learns so much faster than the rest. Its entries are large, since
             the basis is small (N(0, 1/latent_dim)), and Adam's steps do not scale with them: at
             factor 1 the latents outgrow the codebook and perplexity falls from the start on.
@@ -120,12 +123,18 @@ class QuantizerStartConfig:
 
     unquantized_steps: int = 900
     basis_from_latents: bool = False
+    kmeans_rounds: int = 0
     anew: bool = False
     statistics_batches: int = 16
     learning_rate_factor: float = 40.0
 
     def __post_init__(self) -> None:
         require_at_least(self, "unquantized_steps", 0)
+        require_at_least(self, "kmeans_rounds", 0)
+        require(
+            self.basis_from_latents or not self.kmeans_rounds,
+            "QuantizerStartConfig.kmeans_rounds needs basis_from_latents = true",
+        )
         require_at_least(self, "statistics_batches", 1)
         require_number(self, "learning_rate_factor", above_zero=True)
 

@@ -3,7 +3,8 @@
 At the usual initialisation the latents and W(C) differ in scale, offset and shape, and a handful
 of entries is nearest to every frame; with few entries in use, only those few pull on W. Setting W
 from the latents' covariance puts the whole codebook where the latents lie; drawing C from the
-latents besides gives it their distribution, which is not Gaussian.
+latents besides gives it their distribution, which is not Gaussian, and some rounds of k-means give
+every entry its share of them.
 """
 
 from __future__ import annotations
@@ -62,15 +63,37 @@ def draw_basis_from_latents(quantizer: SimVQ, latents: Tensor, generator: torch.
     size = quantizer.config.codebook_size
     order = torch.randperm(len(flat), generator=generator)
     picks = order.repeat(-(-size // len(flat)))[:size].to(flat.device)
-    weight = quantizer.proj.weight.double()
-    bias = 0.0 if quantizer.proj.bias is None else quantizer.proj.bias.double()
-    basis = torch.linalg.solve(weight, (flat[picks] - bias).T).T
+    basis = _before_w(quantizer, flat[picks])
     # Entries that start from the same latent must differ, or only one of them could ever be used.
     jitter = torch.randn(basis.shape, generator=generator, dtype=basis.dtype)
     repeated = torch.arange(size) >= len(flat)
     jitter[~repeated] = 0
     basis = basis + 0.1 * quantizer.config.latent_dim**-0.5 * jitter.to(basis.device)
     quantizer.basis.copy_(basis)
+
+
+@torch.no_grad()
+def move_basis_to_means(quantizer: SimVQ, latents: Tensor) -> None:
+    """One round of k-means (Lloyd): W(C) becomes the means of the latents next to its entries.
+
+    W stays, and entries that no latent is next to stay where they are. To be called some times
+    after ``draw_basis_from_latents``. Measured in the study of quantisers (docs/quantizers.md).
+
+    Args:
+        latents: (batch, latent_dim, frames), several for each entry.
+    """
+    flat = _flat(latents)
+    cells = quantizer.encode(latents).flatten()
+    counts = torch.bincount(cells, minlength=quantizer.config.codebook_size)
+    hit = counts > 0
+    sums = flat.new_zeros(len(counts), flat.shape[1]).index_add_(0, cells, flat)
+    quantizer.basis[hit] = _before_w(quantizer, sums[hit] / counts[hit, None]).float()
+
+
+def _before_w(quantizer: SimVQ, entries: Tensor) -> Tensor:
+    """What W takes to these entries, (n, latent_dim) float64."""
+    bias = 0.0 if quantizer.proj.bias is None else quantizer.proj.bias.double()
+    return torch.linalg.solve(quantizer.proj.weight.double(), (entries - bias).T).T
 
 
 def _flat(latents: Tensor) -> Tensor:

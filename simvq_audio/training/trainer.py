@@ -28,6 +28,7 @@ from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.quantizer_start import (
     draw_basis_from_latents,
     match_codebook_to_latents,
+    move_basis_to_means,
 )
 from simvq_audio.training.read_ahead import Prefetched
 from simvq_audio.training.sampling import CropSource
@@ -319,11 +320,13 @@ class Trainer:
                     networks.model.encode_latent(waveforms.to(self._fabric.device))
                     for waveforms in batch.split(part)
                 ]
-        quantizer = networks.model.quantizer
-        match_codebook_to_latents(quantizer, torch.cat(latents))
+        quantizer, everything = networks.model.quantizer, torch.cat(latents)
+        match_codebook_to_latents(quantizer, everything)
         if config.quantizer_start.basis_from_latents:
             draw = torch.Generator().manual_seed(config.seed)
-            draw_basis_from_latents(quantizer, torch.cat(latents), draw)
+            draw_basis_from_latents(quantizer, everything, draw)
+        for _ in range(config.quantizer_start.kmeans_rounds):
+            move_basis_to_means(quantizer, everything)
         # Different devices may round differently; the weights, and C, must not.
         state = {name: value.cpu() for name, value in quantizer.state_dict().items()}
         state = self._fabric.broadcast(state)

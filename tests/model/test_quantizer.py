@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisatio
 from simvq_audio.training.quantizer_start import (
     draw_basis_from_latents,
     match_codebook_to_latents,
+    move_basis_to_means,
 )
 
 
@@ -263,6 +265,37 @@ def test_drawn_basis_of_few_latents_has_no_equal_entries():
     match_codebook_to_latents(quantizer, latents)
     draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
     assert len(quantizer.codebook().unique(dim=0)) == 512
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_each_round_of_k_means_lowers_the_error_until_entries_are_means(bias):
+    latents = bimodal_latents(2000)
+    quantizer = make(codebook_size=48, latent_dim=6, bias=bias)
+    match_codebook_to_latents(quantizer, latents)
+    draw_basis_from_latents(quantizer, latents, torch.Generator().manual_seed(0))
+    weight = quantizer.proj.weight.clone()
+    errors = []
+    for _ in range(60):
+        errors.append((latents - quantizer.decode(quantizer.encode(latents))).square().mean())
+        move_basis_to_means(quantizer, latents)
+    assert all(later <= earlier + 1e-6 for earlier, later in pairwise(errors))
+    assert errors[-1] < 0.85 * errors[0]
+    assert torch.equal(quantizer.proj.weight, weight)
+    indices = quantizer.encode(latents)[0]
+    for index in indices.unique():
+        mean = latents[0][:, indices == index].mean(dim=1)
+        torch.testing.assert_close(quantizer.codebook()[index], mean, atol=1e-4, rtol=0)
+
+
+def test_k_means_leaves_entries_without_latents_where_they_are():
+    latents = bimodal_latents(500)
+    quantizer = make(codebook_size=64, latent_dim=6)
+    match_codebook_to_latents(quantizer, latents)
+    quantizer.basis[:32] += 1000.0
+    before = quantizer.basis.clone()
+    move_basis_to_means(quantizer, latents)
+    assert torch.equal(quantizer.basis[:32], before[:32])
+    assert not torch.equal(quantizer.basis[32:], before[32:])
 
 
 def test_latents_without_variance_in_a_direction_give_a_finite_codebook():

@@ -58,9 +58,14 @@ def wait_for_step(process, run, step):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("stop", "basis_from_latents"), [(6, False), (11, True), (23, False)])
-def test_stopped_by_steps(tmp_path, stop, basis_from_latents):
-    config = tiny(quantizer_start__basis_from_latents=basis_from_latents)
+@pytest.mark.parametrize(
+    ("stop", "basis_from_latents", "rounds"), [(6, False, 0), (11, True, 0), (23, True, 2)]
+)
+def test_stopped_by_steps(tmp_path, stop, basis_from_latents, rounds):
+    config = tiny(
+        quantizer_start__basis_from_latents=basis_from_latents,
+        quantizer_start__kmeans_rounds=rounds,
+    )
     whole = make_trainer(tmp_path / "whole", config)
     first = whole.networks.model.quantizer.basis.clone()
     whole.run()

@@ -11,6 +11,7 @@ from simvq_audio.model.quantizer import Quantized, SimVQ
 from simvq_audio.training.quantizer_start import (
     draw_basis_from_latents,
     match_codebook_to_latents,
+    move_basis_to_means,
 )
 from study.bottleneck import Bottleneck
 
@@ -22,6 +23,7 @@ class Simvq(Bottleneck):
         codebook_size, latent_dim: its sizes.
         bias: whether W has one.
         basis_from_latents: C is drawn from the latents at the start; otherwise it stays Gaussian.
+        kmeans_rounds: so many rounds of k-means then move C to the means of its cells.
         trained_basis: C learns besides W.
         rotation: the gradient goes through a rotation (Fifty et al., arXiv 2410.06424; the code
             is vector-quantize-pytorch's) instead of straight through.
@@ -35,6 +37,7 @@ class Simvq(Bottleneck):
         *,
         bias: bool = True,
         basis_from_latents: bool = True,
+        kmeans_rounds: int = 0,
         trained_basis: bool = False,
         rotation: bool = False,
         fast: bool = True,
@@ -44,6 +47,7 @@ class Simvq(Bottleneck):
         self.fast = fast
         self.simvq = SimVQ(QuantizerConfig(codebook_size, latent_dim, bias=bias))
         self._basis_from_latents = basis_from_latents
+        self._kmeans_rounds = kmeans_rounds
         self._rotation = rotation
         if trained_basis:
             basis = self.simvq.basis
@@ -74,6 +78,8 @@ class Simvq(Bottleneck):
         match_codebook_to_latents(self.simvq, batch)
         if self._basis_from_latents:
             draw_basis_from_latents(self.simvq, batch, generator)
+        for _ in range(self._kmeans_rounds):
+            move_basis_to_means(self.simvq, batch)
 
 
 def missing_package() -> MissingExtraError:

@@ -132,7 +132,7 @@ def _introduction(logs: Sequence[RunLog]) -> str:
 def _table(rows: Group | dict[str, list[RunLog]], grouped: Group) -> list[str]:
     lines = [
         "| quantiser | seeds | " + " | ".join(column.title for column in COLUMNS) + " |",
-        "|---|---" * 1 + "|---" * len(COLUMNS) + "|",
+        "|---" * (2 + len(COLUMNS)) + "|",
     ]
     for name, found in rows.items():
         cells = [_spread([column.read(log) for log in found], column.digits) for column in COLUMNS]
