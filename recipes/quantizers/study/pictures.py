@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from math import log2
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -81,6 +83,16 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
         panel.set_xlabel("codebook size", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(alpha=0.3)
+    # Dotted: even use of the codebook, as far as the frames go.
+    even = {
+        log.run.codebook_size: log.scores["usage"]["even_utilisation"]
+        for log in logs
+        if log.run.codebook_size > 1
+    }
+    limits = sorted(even.items())
+    axes[0].plot(*zip(*((size, 100 * share) for size, share in limits)), "k:")
+    axes[1].plot(*zip(*((size, log2(size * share)) for size, share in limits)), "k:")
+    # Dotted: without a quantiser.
     reference = [log for log in logs if _group(log) == "reference"]
     if reference:
         for panel, (_, read) in zip(axes[3:], panels[3:]):
@@ -162,7 +174,7 @@ def _projections(runs: Path, logs: Sequence[RunLog], size: int, out: Path) -> Pa
     if not found:
         return None
     columns = max(len(points["steps"]) for _, points in found)
-    figure = Figure(figsize=(3 * columns, 2.6 * len(found)), layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 2.0 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), columns, squeeze=False)
     for row, (log, points) in zip(grid, found):
         for number, panel in enumerate(row):
@@ -173,7 +185,7 @@ def _projections(runs: Path, logs: Sequence[RunLog], size: int, out: Path) -> Pa
                 continue
             _scatter(panel, points, number)
             panel.set_title(f"step {points['steps'][number]}", fontsize=8)
-        row[0].set_ylabel(title(log.run.row), fontsize=7)
+        row[0].set_ylabel(textwrap.fill(title(log.run.row), 24), fontsize=7)
     figure.suptitle(
         f"K = {size}: latents (grey), some of the codebook (blue), nearest to a latent (red)",
         fontsize=10,

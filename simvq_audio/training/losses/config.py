@@ -102,7 +102,27 @@ class ComplexStftLossConfig:
         require(self.power <= 1, "ComplexStftLossConfig.power must not be above 1")
 
 
-_TERMS = {"mel": MelLossConfig, "stft": StftLossConfig, "complex_stft": ComplexStftLossConfig}
+@dataclass(frozen=True)
+class PlainLossConfig:
+    """A term with nothing to choose but its weight.
+
+    Attributes:
+        weight: of the term; 0 leaves it out.
+    """
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number(self, "weight")
+
+
+_TERMS = {
+    "mel": MelLossConfig,
+    "stft": StftLossConfig,
+    "complex_stft": ComplexStftLossConfig,
+    "loudness": PlainLossConfig,
+    "intelligibility": PlainLossConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,8 @@ class SpectralLossConfig:
     mel: MelLossConfig = field(default_factory=MelLossConfig)
     stft: StftLossConfig = field(default_factory=StftLossConfig)
     complex_stft: ComplexStftLossConfig = field(default_factory=ComplexStftLossConfig)
+    loudness: PlainLossConfig = field(default_factory=PlainLossConfig)
+    intelligibility: PlainLossConfig = field(default_factory=PlainLossConfig)
 
     def __post_init__(self) -> None:
         require(

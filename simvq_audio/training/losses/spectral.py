@@ -14,6 +14,8 @@ from simvq_audio.training.losses.config import (
     SpectralLossConfig,
     StftLossConfig,
 )
+from simvq_audio.training.losses.intelligibility import IntelligibilityLoss
+from simvq_audio.training.losses.loudness import LoudnessLoss
 
 # Squared magnitudes count as at least this much, so that gradients stay finite in silence.
 _QUIET = 1e-18
@@ -40,6 +42,8 @@ class SpectralLosses(nn.Module):
             "mel": lambda: MelLoss(config.mel, sample_rate),
             "stft": lambda: StftLoss(config.stft),
             "complex_stft": lambda: ComplexStftLoss(config.complex_stft),
+            "loudness": lambda: LoudnessLoss(sample_rate),
+            "intelligibility": lambda: IntelligibilityLoss(sample_rate),
         }
         self.weights = {name: weight for name, weight in config.weights.items() if weight > 0}
         self.terms = nn.ModuleDict({name: make[name]() for name in self.weights})
@@ -59,7 +63,7 @@ class SpectralLosses(nn.Module):
                 f"window of {self._window}"
             )
         with torch.autocast(reconstruction.device.type, enabled=False):
-            pair = _Pair(reconstruction.float(), original.float().detach(), self.get_buffer)
+            pair = Pair(reconstruction.float(), original.float().detach(), self.get_buffer)
             return {name: term(pair) for name, term in self.terms.items()}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -67,7 +71,7 @@ class SpectralLosses(nn.Module):
         return torch.stack([self.weights[name] * losses[name] for name in self.weights]).sum()
 
 
-class _Pair:
+class Pair:
     """A reconstruction, its original and their spectra."""
 
     def __init__(
@@ -118,7 +122,7 @@ class MelLoss(nn.Module):
             )
             self.register_buffer(f"filters_{index}", filters.T.contiguous(), persistent=False)
 
-    def forward(self, pair: _Pair) -> Tensor:
+    def forward(self, pair: Pair) -> Tensor:
         """-> scalar."""
         distances = []
         for index, (window, hop, _) in enumerate(self.config.scales):
@@ -145,7 +149,7 @@ class ComplexStftLoss(nn.Module):
         self.hann_windows = {config.window}
         self.longest = config.window
 
-    def forward(self, pair: _Pair) -> Tensor:
+    def forward(self, pair: Pair) -> Tensor:
         """-> scalar."""
         ours, theirs = (
             self._compress(spectrum)
@@ -181,7 +185,7 @@ class StftLoss(nn.Module):
         self.longest = max(n_ffts)
         self.loss = MultiResolutionSTFTLoss(n_ffts, hops, windows)
 
-    def forward(self, pair: _Pair) -> Tensor:
+    def forward(self, pair: Pair) -> Tensor:
         """-> scalar."""
         return self.loss(pair.reconstruction[:, None], pair.original[:, None])
 
