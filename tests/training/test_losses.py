@@ -230,8 +230,9 @@ ALL_TERMS = SpectralLossConfig(
     complex_stft=ComplexStftLossConfig(weight=1.0),
     loudness=PlainLossConfig(weight=1.0),
     intelligibility=PlainLossConfig(weight=1.0),
+    periodicity=PlainLossConfig(weight=1.0),
 )
-NAMES = {"mel", "stft", "complex_stft", "loudness", "intelligibility"}
+NAMES = {"mel", "stft", "complex_stft", "loudness", "intelligibility", "periodicity"}
 
 
 @pytest.mark.parametrize("ours_level", [0.0, 1e-6, 1.0])

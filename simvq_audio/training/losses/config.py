@@ -122,6 +122,7 @@ _TERMS = {
     "complex_stft": ComplexStftLossConfig,
     "loudness": PlainLossConfig,
     "intelligibility": PlainLossConfig,
+    "periodicity": PlainLossConfig,
 }
 
 
@@ -134,6 +135,7 @@ class SpectralLossConfig:
     complex_stft: ComplexStftLossConfig = field(default_factory=ComplexStftLossConfig)
     loudness: PlainLossConfig = field(default_factory=PlainLossConfig)
     intelligibility: PlainLossConfig = field(default_factory=PlainLossConfig)
+    periodicity: PlainLossConfig = field(default_factory=PlainLossConfig)
 
     def __post_init__(self) -> None:
         require(
