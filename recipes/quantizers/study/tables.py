@@ -129,8 +129,8 @@ def _introduction(logs: Sequence[RunLog]) -> str:
         f"rows with a cold start). Mean ± standard deviation over seeds; without ± there is one "
         f"seed. Codes are counted on {_spaced(frames)} frames of unseen speakers: even use would "
         f"reach {limits}. Scores are means over {scores['recordings']} recordings. The "
-        "quantisation error is squared, over the latents' variance in the recording. The step's time "
-        "is the median of a run; several runs shared the machine, with others besides."
+        "quantisation error is squared, over the latents' variance in the recording. A step's time "
+        "is the median of its run; runs shared the machine with each other and with other work."
     )
 
 
