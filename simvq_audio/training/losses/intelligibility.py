@@ -46,16 +46,12 @@ class IntelligibilityLoss(nn.Module):
         frequencies = torch.arange(self.longest // 2 + 1) * (sample_rate / self.longest)
         centres = _LOWEST * 2 ** (torch.arange(_BANDS)[:, None] / 3)
         above, below = frequencies >= centres * 2 ** (-1 / 6), frequencies < centres * 2 ** (1 / 6)
-        # Parseval: a band's mean square, from both halves of the spectrum and the window's energy.
-        scale = 2 / (0.375 * self.longest**2)
-        self.register_buffer("bands", (above & below) * scale, persistent=False)
+        self.register_buffer("bands", (above & below).float(), persistent=False)
 
     def forward(self, pair: Pair) -> Tensor:
         """-> scalar: the mean over the batch, 0 for equal signals."""
-        spectra = pair.spectra(self.longest, self.longest // 2)
-        ours, theirs = (
-            self.bands @ (part.real.square() + part.imag.square()) + _QUIET for part in spectra
-        )
+        powers = pair.powers(self.longest, self.longest // 2)
+        ours, theirs = (self.bands @ power + _QUIET for power in powers)
         frames = theirs.sum(dim=1)
         least = frames.amax(dim=1, keepdim=True) * 10 ** (-_RANGE_DB / 10)
         spoken = frames > least.clamp(min=_LEAST_LEVEL)

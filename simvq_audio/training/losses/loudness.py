@@ -82,7 +82,7 @@ class LoudnessLoss(nn.Module):
     widths: Tensor
     thresholds: Tensor
     exponents: Tensor
-    level_weights: Tensor
+    level_band: Tensor
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
@@ -97,7 +97,8 @@ class LoudnessLoss(nn.Module):
         frequencies = torch.arange(int(counts.sum())) * (sample_rate / self.longest)
         band_of_bin = torch.repeat_interleave(torch.arange(len(_BINS)), counts)
         member = torch.nn.functional.one_hot(band_of_bin, len(_BINS)).T.double()
-        scale = _POWER_SCALE * (_RATE / sample_rate) ** 2
+        # Its powers are squares of an unscaled transform of 32 ms at its own rate.
+        scale = _POWER_SCALE * 0.375 / 2 * (_RATE * _WINDOW_SECONDS) ** 2
         bands = member * torch.tensor(_FACTORS)[:, None] * scale * _input_gain(frequencies)
         thresholds = 10 ** (torch.tensor(_THRESHOLDS_DB, dtype=torch.float64) / 10)
         centres = torch.tensor(_BARK_WIDTHS).cumsum(0)
@@ -105,9 +106,7 @@ class LoudnessLoss(nn.Module):
         exponents = _ZWICKER_POWER * (6 / (centres + 2)).clamp(1, 2) ** 0.15
         low, high = _LEVEL_BAND_HZ
         inside = (frequencies >= low) & (frequencies <= high)
-        # Parseval: both halves of the spectrum, over the window's length and energy (3/8 of it).
-        level_weights = inside * (2 / (0.375 * self.longest**2))
-        self.register_buffer("level_weights", level_weights[:, None].float(), persistent=False)
+        self.register_buffer("level_band", inside[:, None].float(), persistent=False)
         for name, rows in (
             ("bands", bands),
             ("widths", torch.tensor(_BARK_WIDTHS)[:, None]),
@@ -120,8 +119,8 @@ class LoudnessLoss(nn.Module):
     def forward(self, pair: Pair) -> Tensor:
         """-> scalar: the mean over the batch, 0 for equal signals."""
         powers = [
-            (part.real.square() + part.imag.square())[:, : self.bands.shape[1]]
-            for part in pair.spectra(self.longest, self.longest // 2)
+            power[:, : self.bands.shape[1]]
+            for power in pair.powers(self.longest, self.longest // 2)
         ]
         decoded, original = (self.bands @ (self._gain(power) * power) for power in powers)
         original = original * self._band_ratio(decoded, original)
@@ -141,7 +140,7 @@ class LoudnessLoss(nn.Module):
 
     def _gain(self, powers: Tensor) -> Tensor:
         """What brings (batch, bins, frames) to the level of the standard, (batch, 1, 1)."""
-        level = (powers * self.level_weights).sum(dim=1).mean(dim=1)
+        level = (powers * self.level_band).sum(dim=1).mean(dim=1)
         return (_LEVEL / level.clamp(min=_LEAST_LEVEL))[:, None, None]
 
     def _band_ratio(self, decoded: Tensor, original: Tensor) -> Tensor:

@@ -44,18 +44,15 @@ class PeriodicityLoss(nn.Module):
 
     def forward(self, pair: Pair) -> Tensor:
         """-> scalar: the weighted mean over frames and the batch, 0 for equal signals."""
-        spectra = pair.spectra(self.longest, self.longest // 4)
-        ours, theirs = (self._autocorrelation(spectrum) for spectrum in spectra)
+        powers = pair.powers(self.longest, self.longest // 4)
+        ours, theirs = (self._autocorrelation(power) for power in powers)
         periodicity = theirs.amax(dim=1).clamp(min=0)
-        # Parseval: the mean square of a frame, from the window's energy.
-        level = spectra[1].abs().square().sum(dim=1) * (2 / (0.375 * self.longest**2))
-        weight = periodicity.square() * (level > _LEAST_LEVEL)
+        weight = periodicity.square() * (powers[1].sum(dim=1) > _LEAST_LEVEL)
         difference = (ours - theirs).abs().mean(dim=1)
         return (difference * weight).sum() / weight.sum().clamp(min=1.0)
 
-    def _autocorrelation(self, spectrum: Tensor) -> Tensor:
-        """(batch, bins, frames) complex -> (batch, lags, frames), 1 where a period repeats."""
-        energy = spectrum.real.square() + spectrum.imag.square()
-        magnitude = (energy + 1e-12).sqrt() * self.band
+    def _autocorrelation(self, powers: Tensor) -> Tensor:
+        """(batch, bins, frames) -> (batch, lags, frames), 1 where a period repeats."""
+        magnitude = (powers + 1e-18).sqrt() * self.band
         correlation = torch.fft.irfft(magnitude, dim=1)
-        return correlation[:, self._lags] / correlation[:, :1].clamp(min=1e-9)
+        return correlation[:, self._lags] / correlation[:, :1].clamp(min=1e-12)

@@ -98,6 +98,13 @@ class Pair:
             self._spectra[window, hop] = ours, theirs
         return self._spectra[window, hop]
 
+    def powers(self, window: int, hop: int) -> tuple[Tensor, Tensor]:
+        """The same as mean squares, (batch, bins, frames): a frame's bins add up to its level."""
+        # Parseval: both halves of the spectrum, over the window's length and energy (3/8 of it).
+        scale = 2 / (0.375 * window**2)
+        ours, theirs = (scale * _energy(spectrum) for spectrum in self.spectra(window, hop))
+        return ours, theirs
+
 
 class MelLoss(nn.Module):
     """Mean absolute difference of log-mel magnitudes, averaged over scales; in nepers.
