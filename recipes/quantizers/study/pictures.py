@@ -190,7 +190,8 @@ def _projections(runs: Path, logs: Sequence[RunLog], size: int, out: Path) -> Pa
         f"K = {size}: latents (grey), some of the codebook (blue), nearest to a latent (red)",
         fontsize=10,
     )
-    return _save(figure, out)
+    # Thousands of points: at the others' resolution this is a file of over a megabyte.
+    return _save(figure, out, _DPI * 5 // 8)
 
 
 def _scatter(panel: Any, points: dict[str, Any], number: int) -> None:
@@ -220,7 +221,7 @@ def _colour(name: str) -> Any:
     return colormaps["tab10"]((names.index(name) if name in names else 0) % 10)
 
 
-def _save(figure: Figure, out: Path) -> Path:
+def _save(figure: Figure, out: Path, dpi: int = _DPI) -> Path:
     with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+        figure.savefig(temporary, dpi=dpi)
     return out
