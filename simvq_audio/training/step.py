@@ -181,8 +181,15 @@ class TrainingStep:
         weight: Tensor,
         losses: dict[str, Tensor],
     ) -> Tensor:
-        """Add to the discriminators' gradients; return the generator's term, weighted."""
+        """Add to the discriminators' gradients; return the generator's term, weighted.
+
+        They judge one window of the crops; see ``AdversaryConfig.window_seconds``.
+        """
         config = self.config
+        judged = min(config.judged_samples, original.shape[-1])
+        first = int(torch.randint(original.shape[-1] - judged + 1, ()))
+        original = original[:, first : first + judged]
+        reconstruction = reconstruction[:, first : first + judged]
         handed_over = reconstruction.detach().requires_grad_(heard)
         with self._fabric.autocast():
             real = self.discriminators(original)

@@ -210,6 +210,29 @@ def test_complex_stft_hears_phase_where_mel_does_not():
     assert losses["complex_stft"] > 0.1
 
 
+def tones(spacing: float, first: float, last: float, seed: int) -> torch.Tensor:
+    """(1, 24000): tones of one level so many Hz apart, with random phases."""
+    draw = torch.Generator().manual_seed(seed)
+    hz = torch.arange(first, last, spacing)[:, None]
+    phases = 2 * torch.pi * torch.rand(len(hz), 1, generator=draw)
+    seconds = torch.arange(24_000) / 24_000
+    return 0.01 * torch.sin(2 * torch.pi * hz * seconds + phases).sum(dim=0, keepdim=True)
+
+
+def test_log_magnitude_hears_harmonics_that_a_mel_band_joins():
+    config = SpectralLossConfig(
+        mel=MelLossConfig(scales=((2048, 512, 128),)), log_magnitude=PlainLossConfig(weight=1.0)
+    )
+    loss = SpectralLosses(config, 24_000)
+    # 100 Hz apart; of other phases; between the places where they were.
+    voice, same, hoarse = (
+        tones(100, first, 7000, s) for first, s in ((3000, 0), (3000, 1), (3050, 0))
+    )
+    kept, lost = loss(same, voice), loss(hoarse, voice)
+    assert lost["log_magnitude"] > 10 * kept["log_magnitude"]
+    assert lost["log_magnitude"] > 3 * lost["mel"]
+
+
 def test_stft_against_auraloss():
     resolutions = ((512, 50, 240), (1024, 120, 600))
     config = SpectralLossConfig(
@@ -228,11 +251,11 @@ def test_stft_against_auraloss():
 ALL_TERMS = SpectralLossConfig(
     stft=StftLossConfig(weight=1.0),
     complex_stft=ComplexStftLossConfig(weight=1.0),
+    log_magnitude=PlainLossConfig(weight=1.0),
     loudness=PlainLossConfig(weight=1.0),
     intelligibility=PlainLossConfig(weight=1.0),
-    periodicity=PlainLossConfig(weight=1.0),
 )
-NAMES = {"mel", "stft", "complex_stft", "loudness", "intelligibility", "periodicity"}
+NAMES = {"mel", "stft", "complex_stft", "log_magnitude", "loudness", "intelligibility"}
 
 
 @pytest.mark.parametrize("ours_level", [0.0, 1e-6, 1.0])

@@ -119,29 +119,3 @@ def test_rates_below_wide_band_are_refused():
     config = SpectralLossConfig(loudness=PlainLossConfig(weight=1.0))
     with pytest.raises(ConfigError, match="16000 Hz or more, not 8000"):
         SpectralLosses(config, 8000)
-
-
-def voice(jitter: float, seed: int = 0) -> torch.Tensor:
-    """(1, samples): pulses at 100 Hz whose distance varies by this share, through a resonance."""
-    rng = np.random.default_rng(seed)
-    periods = RATE / 100 * (1 + jitter * rng.standard_normal(150))
-    pulses = np.zeros(RATE)
-    places = np.cumsum(periods).astype(int)
-    pulses[places[places < RATE]] = 1.0
-    time = np.arange(400) / RATE
-    ringing = np.exp(-time * 800) * np.sin(2 * np.pi * 600 * time)
-    return torch.from_numpy(0.3 * np.convolve(pulses, ringing)[:RATE]).float()[None]
-
-
-def test_periodicity_hears_a_rough_voice_but_not_when_its_periods_begin():
-    config = SpectralLossConfig(
-        mel=MelLossConfig(weight=0.0), periodicity=PlainLossConfig(weight=1.0)
-    )
-    loss = SpectralLosses(config, RATE)
-    clean = voice(0.0)
-    costs = [loss(voice(jitter), clean)["periodicity"].item() for jitter in (0.0, 0.02, 0.1)]
-    assert costs[0] == 0
-    assert costs[2] > 2 * costs[1] > 0.02
-    assert loss(clean.roll(77), clean)["periodicity"].item() < 0.3 * costs[1]
-    noise = 0.1 * torch.randn(2, 1, RATE, generator=torch.Generator().manual_seed(0))
-    assert loss(noise[0], noise[1])["periodicity"].item() < costs[1]

@@ -105,6 +105,7 @@ def test_the_gpu_recipe_keeps_the_embedded_models_limits():
         ("[adversary]\nstart_step = -1", "start_step must be a whole number of at least 0"),
         ('[validation]\nbest_by = "ear"', "best_by must be one of mel, pesq_wb, stoi"),
         ("[quantizer_start]\nlearning_rate_factor = 0", "learning_rate_factor must be a number"),
+        ("[adversary]\nwindow_seconds = 2.0", "must not be longer than data.crop_seconds (1.5)"),
         ("[quantizer_start]\nkmeans_rounds = 3", "kmeans_rounds needs basis_from_latents"),
         ("[spectral.mell]", "unknown key 'mell'"),
         ("[loss]\nquantizer = -1", "LossConfig.quantizer must be a number"),

@@ -60,6 +60,31 @@ def test_one_pass_gives_the_gradients_of_two(tmp_path):
     assert_close(gradients(step.discriminators), gradients(judges))
 
 
+def test_discriminators_judge_one_window_of_every_crop(tmp_path):
+    step = networks(tmp_path, adversary__window_seconds=0.05, spectral__mel__weight=1e-9)
+    batch = Noise().batch(0, 4)
+    judged = []
+    step.discriminators.register_forward_pre_hook(lambda module, inputs: judged.append(inputs[0]))
+    places = set()
+    for number in range(4):
+        judged.clear()
+        step(batch, number, EVERYTHING, 0.0)
+        original, reconstruction = judged
+        assert original.shape == reconstruction.shape == (4, 400)
+        windows = batch[0].unfold(1, 400, 1).transpose(0, 1)
+        (first,) = (i for i, w in enumerate(windows) if torch.allclose(w, original, atol=1e-6))
+        places.add(first)
+    assert len(places) > 1
+
+    # What lies outside the window has no part in the generator's gradient from it.
+    made = step.model(batch[0]).waveform.detach().requires_grad_()
+    torch.manual_seed(0)
+    term = step._discriminate(batch[0], made, True, torch.ones(()), {})
+    (gradient,) = torch.autograd.grad(term, made)
+    assert (gradient != 0).any(dim=0).sum() <= 400
+    assert gradient.norm() > 0
+
+
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
     whole, parts = networks(tmp_path), networks(tmp_path, optimizer__accumulate=2)
     for step in (whole, parts):

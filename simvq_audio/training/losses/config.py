@@ -120,9 +120,9 @@ _TERMS = {
     "mel": MelLossConfig,
     "stft": StftLossConfig,
     "complex_stft": ComplexStftLossConfig,
+    "log_magnitude": PlainLossConfig,
     "loudness": PlainLossConfig,
     "intelligibility": PlainLossConfig,
-    "periodicity": PlainLossConfig,
 }
 
 
@@ -133,9 +133,9 @@ class SpectralLossConfig:
     mel: MelLossConfig = field(default_factory=MelLossConfig)
     stft: StftLossConfig = field(default_factory=StftLossConfig)
     complex_stft: ComplexStftLossConfig = field(default_factory=ComplexStftLossConfig)
+    log_magnitude: PlainLossConfig = field(default_factory=PlainLossConfig)
     loudness: PlainLossConfig = field(default_factory=PlainLossConfig)
     intelligibility: PlainLossConfig = field(default_factory=PlainLossConfig)
-    periodicity: PlainLossConfig = field(default_factory=PlainLossConfig)
 
     def __post_init__(self) -> None:
         require(

@@ -15,8 +15,8 @@ from simvq_audio.training.losses.config import (
     StftLossConfig,
 )
 from simvq_audio.training.losses.intelligibility import IntelligibilityLoss
+from simvq_audio.training.losses.log_magnitude import LogMagnitudeLoss
 from simvq_audio.training.losses.loudness import LoudnessLoss
-from simvq_audio.training.losses.periodicity import PeriodicityLoss
 
 # Squared magnitudes count as at least this much, so that gradients stay finite in silence.
 _QUIET = 1e-18
@@ -43,9 +43,9 @@ class SpectralLosses(nn.Module):
             "mel": lambda: MelLoss(config.mel, sample_rate),
             "stft": lambda: StftLoss(config.stft),
             "complex_stft": lambda: ComplexStftLoss(config.complex_stft),
+            "log_magnitude": lambda: LogMagnitudeLoss(sample_rate),
             "loudness": lambda: LoudnessLoss(sample_rate),
             "intelligibility": lambda: IntelligibilityLoss(sample_rate),
-            "periodicity": lambda: PeriodicityLoss(sample_rate),
         }
         self.weights = {name: weight for name, weight in config.weights.items() if weight > 0}
         self.terms = nn.ModuleDict({name: make[name]() for name in self.weights})
