@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from simvq_audio.training.discriminators import FamilyOutput
@@ -76,17 +77,14 @@ def _matched(family: Family, output: FamilyOutput, index: int) -> list[Tensor]:
 def _feature_distance(family: Family, real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """One sub-discriminator's feature matching loss."""
     real = [r.detach() for r in real]
-    distances = torch.stack([_mean_magnitude(f - r) for r, f in zip(real, fake)])
+    # In the features' precision: sums are kept in float32, and half of it rounds a layer's mean by
+    # 0.4 % at most; maps in float32 would take twice the time.
+    distances = torch.stack([F.l1_loss(f, r) for r, f in zip(real, fake)]).float()
     if family.feature_matching == "l1":
         return distances.sum()
     # Relative, so that deep and shallow layers count alike.
-    scales = torch.stack([_mean_magnitude(r) for r in real]).clamp(min=1e-5)
+    scales = torch.stack([r.abs().mean() for r in real]).float().clamp(min=1e-5)
     return (distances / scales).mean()
-
-
-def _mean_magnitude(x: Tensor) -> Tensor:
-    """``x.abs().mean()`` in float32, with half the passes over memory, forward and backward."""
-    return torch.linalg.vector_norm(x, 1, dtype=torch.float32) / x.numel()
 
 
 def _reduce(family: Family, terms: list[Tensor]) -> Tensor:
