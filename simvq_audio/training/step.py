@@ -186,7 +186,7 @@ class TrainingStep:
         They judge one window of the crops; see ``AdversaryConfig.window_seconds``.
         """
         config = self.config
-        judged = min(config.judged_samples, original.shape[-1])
+        judged = config.judged_samples
         first = int(torch.randint(original.shape[-1] - judged + 1, ()))
         original = original[:, first : first + judged]
         reconstruction = reconstruction[:, first : first + judged]
