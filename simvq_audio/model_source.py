@@ -44,7 +44,12 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
 def _download(repository: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RemoteEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
     except ImportError as error:
         raise MissingExtraError(
             f"there is no file {repository}; to load it from the Hugging Face hub install the "
@@ -52,6 +57,15 @@ def _download(repository: str) -> Path:
         ) from error
     try:
         return Path(hf_hub_download(repository, MODEL_FILE))
+    except RepositoryNotFoundError as error:  # the hub says the same of private ones
+        raise ModelError(
+            f"there is no file and no Hugging Face repository {repository} that you have access "
+            "to; if it is private, log in with: hf auth login"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise ModelError(
+            f"the Hugging Face repository {repository} holds no {MODEL_FILE}"
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(

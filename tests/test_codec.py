@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
 import numpy as np
@@ -201,17 +205,73 @@ def test_a_folder_with_a_model_is_a_model(codec, model_file, tmp_path):
     assert Codec.load(tmp_path, device="cpu").fingerprint == codec.fingerprint
 
 
-def test_a_hub_repository_is_fetched(codec, model_file, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    asked = []
+class _Hub(BaseHTTPRequestHandler):
+    """The part of the Hugging Face hub that serves ``model.safetensors`` of one repository."""
 
-    def download(repository, name):
-        asked.append((repository, name))
-        return str(model_file)
+    def do_HEAD(self):
+        content = self.server.content
+        if self.path != "/someone/some-codec/resolve/main/model.safetensors":
+            self.send_response(404)
+            self.send_header("X-Error-Code", self.server.refusals[self.path.split("/")[2]])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        return True
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
-    assert Codec.load("someone/some-codec", device="cpu").fingerprint == codec.fingerprint
-    assert asked == [("someone/some-codec", "model.safetensors")]
+    def do_GET(self):
+        if self.do_HEAD():
+            self.wfile.write(self.server.content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_hub_repository_is_fetched_once(codec, model_file, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    script = """
+import sys
+from simvq_audio.codec import Codec
+from simvq_audio.errors import ModelError
+for repository in sys.argv[1:]:
+    try:
+        print(Codec.load(repository, device="cpu").fingerprint)
+    except ModelError as error:
+        print(error)
+"""
+
+    def load(*repositories):
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", script, *repositories],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+        return done.stdout.splitlines()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        server.content = model_file.read_bytes()
+        server.refusals = {"no-codec": "RepoNotFound", "no-model": "EntryNotFound"}
+        address = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found, *refused = load("someone/some-codec", "someone/no-codec", "someone/no-model")
+        server.shutdown()
+    assert found == codec.fingerprint
+    assert refused == [
+        "there is no file and no Hugging Face repository someone/no-codec that you have access to; "
+        "if it is private, log in with: hf auth login",
+        "the Hugging Face repository someone/no-model holds no model.safetensors",
+    ]
+    # Nobody answers any more: what was fetched is still there, what was not is one line.
+    found, refused = load("someone/some-codec", "someone/other-codec")
+    assert found == codec.fingerprint
+    assert "cannot get model.safetensors of the repository someone/other-codec" in refused
 
 
 def test_memory_does_not_grow_with_the_recording(model_file):
