@@ -298,8 +298,9 @@ class Card {
   showPosition() {
     if (this.player) this.position = this.player.position;
     const { seconds } = this.media;
-    const text = `${this.position.toFixed(1)} of ${seconds.toFixed(1)} s`;
     this.seek.value = this.position;
+    // What the slider says, which has steps: rounded on its own the text could differ by a tenth.
+    const text = `${Number(this.seek.value).toFixed(1)} of ${seconds.toFixed(1)} s`;
     this.seek.setAttribute("aria-valuetext", text);
     this.panel.querySelector(".time").textContent = text;
     this.panel.style.setProperty("--played", Math.min(1, this.position / seconds));
