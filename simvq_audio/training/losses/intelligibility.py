@@ -10,25 +10,28 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from simvq_audio.training.losses.spectral import Pair
 
-# The window is the loudness loss', so that one STFT does for both; 24 hops are STOI's 384 ms.
-_WINDOW_SECONDS = 0.032
-_SEGMENT = 24
+# STOI's frames, twice as many bins as they need, and 384 ms of such frames.
+_WINDOW_SECONDS = 0.0256
+_PADDING = 2
+_SEGMENT = 30
 # Third-octave bands and the lowest one's centre in Hz.
 _BANDS, _LOWEST = 15, 150.0
+# What STOI hears ends here, in Hz: it works on 10 kHz.
+_HIGHEST = 5000.0
 # Where a reconstruction exceeds the original by more than this it counts as this, in dB.
 _LARGEST_DB = 15.0
 # Frames so far below the loudest are pauses, in dB; so are those of a lower mean square than this.
 _RANGE_DB = 40.0
 _LEAST_LEVEL = 1e-6
 # Added to each band's mean square: envelopes of background so far down have no shape.
-_QUIET = 1e-10
+_QUIET = 1e-12
 
 
 class IntelligibilityLoss(nn.Module):
     """1 minus the mean correlation of third-octave envelopes over 384 ms: 1 - STOI, nearly.
 
-    STOI works on 10 kHz with windows of 25.6 ms and cuts pauses out before; here the spectra are
-    those of the loudness loss, and segments count by their share of frames that are no pauses.
+    Frames, bands and segments are STOI's, at the signal's own rate instead of 10 kHz. Pauses are
+    cut out between frames, where STOI cuts them out of the waveform.
 
     Source: Taal et al., "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted
     Noisy Speech", IEEE TASLP 2011.
@@ -38,34 +41,51 @@ class IntelligibilityLoss(nn.Module):
     """
 
     bands: Tensor
+    heard: Tensor
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
-        self.longest = 2 * round(_WINDOW_SECONDS * sample_rate / 2)
-        self.hann_windows = {self.longest}
+        self.window = 2 * round(_WINDOW_SECONDS * sample_rate / 2)
+        self.hann_windows = {self.window}
+        self.longest = _PADDING * self.window
         frequencies = torch.arange(self.longest // 2 + 1) * (sample_rate / self.longest)
         centres = _LOWEST * 2 ** (torch.arange(_BANDS)[:, None] / 3)
         above, below = frequencies >= centres * 2 ** (-1 / 6), frequencies < centres * 2 ** (1 / 6)
         self.register_buffer("bands", (above & below).float(), persistent=False)
+        self.register_buffer("heard", (frequencies < _HIGHEST).float(), persistent=False)
 
     def forward(self, pair: Pair) -> Tensor:
-        """-> scalar: the mean over the batch, 0 for equal signals."""
-        powers = pair.powers(self.longest, self.longest // 2)
-        ours, theirs = (self.bands @ power + _QUIET for power in powers)
-        frames = theirs.sum(dim=1)
-        least = frames.amax(dim=1, keepdim=True) * 10 ** (-_RANGE_DB / 10)
-        spoken = frames > least.clamp(min=_LEAST_LEVEL)
-        length = min(_SEGMENT, frames.shape[1])
-        share = spoken.float().unfold(1, length, 1).mean(dim=2)[:, None]
-        ours, theirs = (power.sqrt().unfold(2, length, 1) for power in (ours, theirs))
+        """-> scalar: the mean over the batch's segments, 0 for equal signals.
+
+        Items with less speech than a segment do not count; where none has more, the loss is 0.
+        """
+        powers = pair.powers(self.window, self.window // 2, _PADDING)
+        spoken = _spoken(self.heard @ powers[1])
+        # Speech first, in order: segments then run across the pauses.
+        order = torch.argsort((~spoken).byte(), dim=1, stable=True)
+        count, length = spoken.sum(dim=1), min(_SEGMENT, order.shape[1])
+        ours, theirs = (
+            _segments((self.bands @ power + _QUIET).sqrt(), order, length) for power in powers
+        )
         scale = theirs.norm(dim=3, keepdim=True) / ours.norm(dim=3, keepdim=True)
         limit = 1 + 10 ** (_LARGEST_DB / 20)
         correlation = torch.cosine_similarity(
             _centred(torch.minimum(ours * scale, limit * theirs)), _centred(theirs), dim=3
         )
-        # Some crops hold no speech at all; where a whole batch does, there is nothing to learn.
-        weight = share.expand_as(correlation)
-        return ((1 - correlation) * weight).sum() / weight.sum().clamp(min=1.0)
+        begins = torch.arange(correlation.shape[2], device=count.device)
+        weight = (begins + length <= count[:, None])[:, None].expand_as(correlation)
+        return ((1 - correlation) * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _spoken(levels: Tensor) -> Tensor:
+    """(batch, frames) mean squares -> which of them are no pauses, bool."""
+    least = levels.amax(dim=1, keepdim=True) * 10 ** (-_RANGE_DB / 10)
+    return levels > least.clamp(min=_LEAST_LEVEL)
+
+
+def _segments(envelopes: Tensor, order: Tensor, length: int) -> Tensor:
+    """(batch, bands, frames), its frames put in order -> (batch, bands, segments, length)."""
+    return envelopes.gather(2, order[:, None].expand_as(envelopes)).unfold(2, length, 1)
 
 
 def _centred(envelopes: Tensor) -> Tensor:

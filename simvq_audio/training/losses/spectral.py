@@ -82,27 +82,41 @@ class Pair:
         self.reconstruction = reconstruction
         self.original = original
         self._buffer = buffer
-        self._spectra: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._spectra: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
-    def spectra(self, window: int, hop: int) -> tuple[Tensor, Tensor]:
+    def spectra(self, window: int, hop: int, padding: int = 1) -> tuple[Tensor, Tensor]:
         """Of the reconstruction and the original, (batch, bins, frames) complex.
 
         Hann window, frames centred on multiples of the hop, ends reflected.
+
+        Args:
+            padding: the transform is so many times as long as the window, zeros beside it.
         """
-        if (window, hop) not in self._spectra:
+        key = window, hop, padding
+        if key not in self._spectra:
             shape = self._buffer(f"window_{window}")
             ours, theirs = (
-                torch.stft(x, window, hop, window=shape, pad_mode="reflect", return_complex=True)
+                torch.stft(
+                    x,
+                    padding * window,
+                    hop,
+                    window,
+                    window=shape,
+                    pad_mode="reflect",
+                    return_complex=True,
+                )
                 for x in (self.reconstruction, self.original)
             )
-            self._spectra[window, hop] = ours, theirs
-        return self._spectra[window, hop]
+            self._spectra[key] = ours, theirs
+        return self._spectra[key]
 
-    def powers(self, window: int, hop: int) -> tuple[Tensor, Tensor]:
+    def powers(self, window: int, hop: int, padding: int = 1) -> tuple[Tensor, Tensor]:
         """The same as mean squares, (batch, bins, frames): a frame's bins add up to its level."""
         # Parseval: both halves of the spectrum, over the window's length and energy (3/8 of it).
-        scale = 2 / (0.375 * window**2)
-        ours, theirs = (scale * _energy(spectrum) for spectrum in self.spectra(window, hop))
+        scale = 2 / (0.375 * padding * window**2)
+        ours, theirs = (
+            scale * _energy(spectrum) for spectrum in self.spectra(window, hop, padding)
+        )
         return ours, theirs
 
 
