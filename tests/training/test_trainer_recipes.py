@@ -15,7 +15,7 @@ from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import compact, published
-from simvq_audio.model.storage import load_model, read_header
+from simvq_audio.model.storage import read_header
 from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.devices import make_fabric
 from simvq_audio.training.losses.config import published as published_losses
@@ -215,25 +215,3 @@ def test_curves_are_drawn_from_the_metrics(tmp_path, run_script):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run_script("plot_run", tmp_path / "missing")
     assert code == 1 and "cannot read" in err and err.count("\n") == 1
-
-
-def test_a_codebook_is_refitted_and_nothing_else_changes(tmp_path, run_script):
-    (tmp_path / "config.toml").write_text(TINY)
-    data = packed(tmp_path / "packed")
-    source = open_source(data, tiny(), torch.device("cpu"))
-    make_trainer(tmp_path / "run", source=source).run(max_steps=10)
-    model, out = tmp_path / "run" / "model.safetensors", tmp_path / "refitted.safetensors"
-    options = (tmp_path / "config.toml", "--data", data, "--model", model, "--out", out)
-
-    code, _, err = run_script("refit_codebook", *options, "--crops", 1)
-    assert code == 1 and "raise --crops" in err and err.count("\n") == 1
-    assert not out.exists()
-
-    code, printed, _ = run_script("refit_codebook", *options, "--crops", 60, "--rounds", 3)
-    assert code == 0
-    errors = [float(line.split()[-1]) for line in printed.splitlines()[1:4]]
-    assert errors[-1] < float(printed.split()[1])
-    before, after = load_model(model)[0].state_dict(), load_model(out)[0].state_dict()
-    changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert changed == ["quantizer.basis"]
-    assert read_header(out).fingerprint in printed
