@@ -15,7 +15,7 @@ from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import compact, published
-from simvq_audio.model.storage import read_header
+from simvq_audio.model.storage import load_model, read_header, save_model
 from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.devices import make_fabric
 from simvq_audio.training.losses.config import published as published_losses
@@ -215,3 +215,34 @@ def test_curves_are_drawn_from_the_metrics(tmp_path, run_script):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run_script("plot_run", tmp_path / "missing")
     assert code == 1 and "cannot read" in err and err.count("\n") == 1
+
+
+def test_a_steady_tone_is_levelled_and_nothing_else_changes(tmp_path, run_script):
+    (tmp_path / "config.toml").write_text(TINY)
+    data = packed(tmp_path / "packed")
+    torch.manual_seed(0)
+    model = Autoencoder(tiny().model).eval()
+    tone, bins = 120, 161
+    with torch.no_grad():
+        model.decoder.head.out.bias[:bins] = -3.0
+        model.decoder.head.out.bias[tone] += 2.5
+        # Makes whole turns in a hop, so a phase that stays is a tone.
+        model.decoder.head.out.weight[bins + tone] = 0
+    given, out = tmp_path / "given.safetensors", tmp_path / "levelled.safetensors"
+    save_model(given, tiny().model, model.state_dict())
+    options = (tmp_path / "config.toml", "--data", data, "--model", given, "--out", out)
+
+    code, _, err = run_script("level_bins", *options, "--above", 4000)
+    assert code == 1 and "leaves no band" in err and err.count("\n") == 1
+    assert not out.exists()
+
+    code, printed, _ = run_script("level_bins", *options, "--above", 2000, "--crops", 16)
+    assert code == 0
+    most = [float(line.split()[4]) for line in printed.splitlines()[:-1]]
+    assert most[0] > 6 and most[-1] < most[0] / 3
+    before, after = load_model(given)[0].state_dict(), load_model(out)[0].state_dict()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == ["decoder.head.out.bias"]
+    moved = (before[changed[0]] != after[changed[0]]).nonzero()[:, 0]
+    assert 80 <= moved.min() and moved.max() < bins
+    assert read_header(out).fingerprint in printed
