@@ -6,10 +6,11 @@
 A bin of the inverse STFT whose phase goes on evenly from frame to frame is a tone. Above the band
 that most recordings have, little in training speaks against one that stays on under all speech: the
 bands of the mel loss are wider than it, and single bins count little there. On the spectrum it
-stands as a stripe. Here each bin above HZ is made quieter or louder by as much as it stands out of
-its neighbours on average over random crops of DATA, drawn as CONFIG says: the bias of the last
-layer's log magnitudes changes, and nothing else, so codes stay the same and what the ear takes for
-noise keeps its shape in time. The result is another model all the same, with another fingerprint.
+stands as a stripe. Here log magnitudes above HZ become smooth from bin to bin: each is made by the
+mean of its neighbours' weights, in the last layer. Then each bin is made quieter or louder by as
+much as it still stands out, for its phase, on average over random crops of DATA, drawn as CONFIG
+says. Nothing else changes, so codes stay the same. The result is another model all the same, with
+another fingerprint.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simvq_audio.device import find_device
 from simvq_audio.errors import ConfigError
@@ -35,7 +36,7 @@ from simvq_audio.training.source import open_source
 
 # Batches are drawn as of steps that no run reaches, so that they are none of the run's own.
 _FIRST_STEP = 2**41
-# A bin is held against the median of so many on either side of it.
+# A bin is smoothed with so many on either side of it, and held against their median.
 _NEIGHBOURS = 10
 # How much of what stands out is taken away in a round; bins leak into their neighbours.
 _SHARE = 0.8
@@ -72,21 +73,20 @@ def level(args: argparse.Namespace) -> None:
             f"{header.config.sample_rate / 2:g} Hz"
         )
     codes = _codes(model, config, args.data, args.crops)
+    _smooth(head.out, first, bins)
     for number in range(args.rounds + 1):
-        spectra = torch.cat([_spectrum(model, batch) for batch in codes])
-        change = prominence(spectra)
+        change = prominence(_spectra(model, codes))
         # The bins next to the upper end have neighbours on one side only.
         change[:first] = change[bins - _NEIGHBOURS // 2 :] = 0
         band = change[first:]
         print(f"round {number:3d}: at most {band.max():.1f} dB, {band.square().mean().sqrt():.2f}")
         if number < args.rounds:
-            # The head's log magnitudes come before its phases.
             head.out.bias[:bins] -= _SHARE * change / (2 * _DB)
     print(save_model(args.out, header.config, model.state_dict(), header.metadata))
 
 
 def prominence(powers: Tensor) -> Tensor:
-    """How far each bin stands out of its neighbours, (frames, bins) mean squares -> (bins,) dB."""
+    """How far each bin stands out of its neighbours, (frames, bins) powers -> (bins,) dB."""
     mean = (powers.mean(dim=0) + _QUIET).log()
     typical = powers.clamp(min=_QUIET).log().mean(dim=0)
     return _DB * sum(
@@ -101,6 +101,19 @@ def _median(levels: Tensor) -> Tensor:
     return around.unfold(0, 2 * _NEIGHBOURS + 1, 1).nanmedian(dim=1).values
 
 
+def _smooth(layer: nn.Linear, first: int, bins: int) -> None:
+    """Make the log magnitudes of bins from ``first`` on means over their neighbours there.
+
+    The head's log magnitudes come before its phases. Towards both ends of the band there are fewer
+    neighbours, as many on either side.
+    """
+    for values in (layer.weight, layer.bias):
+        before = values[:bins].clone()
+        for index in range(first, bins):
+            reach = min(_NEIGHBOURS, index - first, bins - 1 - index)
+            values[index] = before[index - reach : index + reach + 1].mean(dim=0)
+
+
 def _codes(model: Autoencoder, config: TrainingConfig, data: Path, crops: int) -> list[Tensor]:
     """Batches of (crops, frames) codes of the data's crops."""
     device = next(model.parameters()).device
@@ -111,13 +124,12 @@ def _codes(model: Autoencoder, config: TrainingConfig, data: Path, crops: int) -
     ]
 
 
-def _spectrum(model: Autoencoder, codes: Tensor) -> Tensor:
-    """(frames of all crops, bins) mean squares of what these codes decode to."""
+def _spectra(model: Autoencoder, codes: list[Tensor]) -> Tensor:
+    """(frames of all crops, bins) squared magnitudes of what these codes decode to."""
     head = model.decoder.head
-    spectra = torch.stft(
-        model.decode(codes), head.n_fft, head.hop_length, window=head.window, return_complex=True
-    )
-    return spectra.abs().square().transpose(1, 2).flatten(0, 1)
+    shape = {"hop_length": head.hop_length, "window": head.window, "return_complex": True}
+    spectra = [torch.stft(model.decode(batch), head.n_fft, **shape) for batch in codes]
+    return torch.cat(spectra).abs().square().transpose(1, 2).flatten(0, 1)
 
 
 if __name__ == "__main__":
