@@ -50,7 +50,7 @@ def main() -> int:
         encoding.append(middle - start)
         decoding.append(time.perf_counter() - middle)
     encode, decode = statistics.median(encoding[1:]), statistics.median(decoding[1:])
-    print(f"{codec.name} {codec.fingerprint}, {args.device}, {args.threads} threads")
+    print(f"{codec.name} {codec.model_id}, {args.device}, {args.threads} threads")
     for what, took in (("encode", encode), ("decode", decode), ("both", encode + decode)):
         print(f"{what:7} {seconds / took:6.1f} times real time")
     return 0

@@ -27,11 +27,11 @@ def main() -> int:
             "description": args.description,
             "licence": args.licence,
         }
-        fingerprint = save_model(args.out, header.config, model.state_dict(), metadata, half=True)
+        model_id = save_model(args.out, header.config, model.state_dict(), metadata, half=True)
     except (SimvqAudioError, OSError) as error:
         print(f"export.py: error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {fingerprint}, {args.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{args.out}: model {model_id}, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -10,7 +10,7 @@ stands as a stripe. Here log magnitudes above HZ become smooth from bin to bin: 
 mean of its neighbours' weights, in the last layer. Then each bin is made quieter or louder by as
 much as it still stands out, for its phase, on average over random crops of DATA, drawn as CONFIG
 says. Nothing else changes, so codes stay the same. The result is another model all the same, with
-another fingerprint.
+another model_id.
 """
 
 from __future__ import annotations

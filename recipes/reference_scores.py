@@ -151,7 +151,7 @@ def _page(report: Report, peers: list[SystemResult], codec: Codec) -> str:
         "# Reference scores",
         "",
         _paragraph(
-            f"The model `{codec.name}` ({codec.fingerprint}) beside other codecs on the same "
+            f"The model `{codec.name}` ({codec.model_id}) beside other codecs on the same "
             f"{len(ours.files)} recordings: decoded file against the original, means over files "
             "with 95 % bootstrap intervals. Codec2 1.0.5, Opus 1.3.1 (`opusenc --bitrate 6 "
             "--framesize 20 --comp 10`, without the Ogg container) and Lyra v2 (its published "

@@ -17,6 +17,7 @@ from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.bitstream import MAX_CHANNELS, Codes
 from simvq_audio.blocks import append_indices, as_array, grouped, regroup
 from simvq_audio.device import find_device
+from simvq_audio.embedded import embedded_name, old_codes_ids
 from simvq_audio.errors import AudioError, CodesError, ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import ModelConfig
@@ -37,20 +38,29 @@ class Codec:
     coding in one piece. Other models are decoded in pieces of ``batch_seconds`` with overlap.
 
     Attributes:
+        name: of an embedded model, or what the model calls itself.
         config: the model's configuration.
-        fingerprint: 12 hexadecimal digits that name the model in ``.codes`` files.
+        codes_id: 12 hexadecimal digits that ``.codes`` files name: what the indices mean.
+        model_id: 12 hexadecimal digits for this model's weights and configuration.
         device: where the model runs.
         batch_seconds: seconds of audio, over all channels or items, in one forward pass.
     """
 
     def __init__(
-        self, model: Autoencoder, header: ModelHeader, batch_seconds: float = 30.0
+        self,
+        model: Autoencoder,
+        header: ModelHeader,
+        batch_seconds: float = 30.0,
+        name: str | None = None,
     ) -> None:
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds must be above 0, not {batch_seconds}")
         self._model = model
         self.config: ModelConfig = header.config
-        self.fingerprint = header.fingerprint
+        self.name = name or header.config.name
+        self.codes_id = header.codes_id
+        self.model_id = header.model_id
+        self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
         self.batch_seconds = batch_seconds
         self.device = next(model.parameters()).device
 
@@ -74,13 +84,9 @@ class Codec:
             ConfigError: the device is unknown or not there.
         """
         place = find_device(device)
-        network, header = load_model(locate_model(model), place)
-        return cls(network, header, batch_seconds)
-
-    @property
-    def name(self) -> str:
-        """What the model calls itself."""
-        return self.config.name
+        path = locate_model(model)
+        network, header = load_model(path, place)
+        return cls(network, header, batch_seconds, embedded_name(path))
 
     @property
     def sample_rate(self) -> int:
@@ -311,10 +317,10 @@ class Codec:
         Raises:
             CodesError: they are of another model, or their numbers do not fit together.
         """
-        if codes.fingerprint != self.fingerprint:
+        if codes.codes_id not in self._decodes:
             raise CodesError(
-                f"these codes are of the model {codes.fingerprint}, this is {self.name} "
-                f"{self.fingerprint}; name the right one with --model"
+                f"these codes are {codes.codes_id}, the model {self.name} decodes {self.codes_id}; "
+                "name the right one with --model"
             )
         if codes.codebook_size != self.codebook_size:
             raise CodesError(
@@ -346,7 +352,7 @@ class Codec:
     # -- inside --------------------------------------------------------------------------------
 
     def _codes(self, indices: np.ndarray, sample_rate: int, num_samples: int) -> Codes:
-        return Codes(indices, self.codebook_size, self.fingerprint, sample_rate, num_samples)
+        return Codes(indices, self.codebook_size, self.codes_id, sample_rate, num_samples)
 
     def _native_samples(self, codes: Codes) -> int:
         """Samples a channel at the model's rate."""

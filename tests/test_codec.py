@@ -134,7 +134,7 @@ def altered(codes, **fields):
     values = {
         "indices": codes.indices,
         "codebook_size": codes.codebook_size,
-        "fingerprint": codes.fingerprint,
+        "codes_id": codes.codes_id,
         "sample_rate": codes.sample_rate,
         "num_samples": codes.num_samples,
     }
@@ -144,7 +144,7 @@ def altered(codes, **fields):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"fingerprint": "0123456789ab"}, "of the model 0123456789ab"),
+        ({"codes_id": "0123456789ab"}, "these codes are 0123456789ab"),
         ({"codebook_size": 1024}, "codebook of 1024 entries"),
         ({"num_samples": 2**40 - 1}, "the codes have 16"),
         ({"num_samples": 4800}, "make 15 frames"),
@@ -202,7 +202,7 @@ def test_models_that_are_not_there(tmp_path, monkeypatch):
 
 def test_a_folder_with_a_model_is_a_model(codec, model_file, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(model_file.read_bytes())
-    assert Codec.load(tmp_path, device="cpu").fingerprint == codec.fingerprint
+    assert Codec.load(tmp_path, device="cpu").codes_id == codec.codes_id
 
 
 class _Hub(BaseHTTPRequestHandler):
@@ -239,7 +239,7 @@ from simvq_audio.codec import Codec
 from simvq_audio.errors import ModelError
 for repository in sys.argv[1:]:
     try:
-        print(Codec.load(repository, device="cpu").fingerprint)
+        print(Codec.load(repository, device="cpu").codes_id)
     except ModelError as error:
         print(error)
 """
@@ -262,7 +262,7 @@ for repository in sys.argv[1:]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         found, *refused = load("someone/some-codec", "someone/no-codec", "someone/no-model")
         server.shutdown()
-    assert found == codec.fingerprint
+    assert found == codec.codes_id
     assert refused == [
         "there is no file and no Hugging Face repository someone/no-codec that you have access to; "
         "if it is private, log in with: hf auth login",
@@ -270,7 +270,7 @@ for repository in sys.argv[1:]:
     ]
     # Nobody answers any more: what was fetched is still there, what was not is one line.
     found, refused = load("someone/some-codec", "someone/other-codec")
-    assert found == codec.fingerprint
+    assert found == codec.codes_id
     assert "cannot get model.safetensors of the repository someone/other-codec" in refused
 
 

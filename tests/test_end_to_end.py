@@ -115,7 +115,7 @@ def test_what_is_embedded_is_small_licensed_and_described():
     assert model.path.with_name("MODEL_CARD.md").is_file()
     done = run("models", "--json")
     assert done.returncode == 0
-    assert model.fingerprint.encode() in done.stdout
+    assert model.model_id.encode() in done.stdout
 
 
 def test_model_of_other_codes_is_refused(tmp_path, codec, hello):

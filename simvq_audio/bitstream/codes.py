@@ -21,7 +21,7 @@ MAGIC = b"SVQC"
 VERSION = 1
 CODING_FIXED_WIDTH = 0
 
-# Magic, version, payload coding, channels, fingerprint, sample rate, codebook size - 1,
+# Magic, version, payload coding, channels, codes_id, sample rate, codebook size - 1,
 # sample count, frame count; the byte strings after the first are fields that struct has no
 # integer type for.
 _HEADER = struct.Struct(">4sBBB6s3s3s5sI")
@@ -37,7 +37,7 @@ _MAX_SAMPLE_RATE = 2**24 - 1
 _MAX_SAMPLES = 2**40 - 1
 _MAX_FRAMES = 2**32 - 1
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_CODES_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,8 @@ class Codes:
         indices: int32, shape (channels, frames), read-only and C-contiguous. The constructor
             takes any integer dtype, takes shape (frames,) as one channel, and copies.
         codebook_size: number of codebook entries, 2 to 262144; each index is below it.
-        fingerprint: 12 lowercase hex digits that name the model; only that model can decode.
+        codes_id: 12 lowercase hex digits that say what an index means; models that share it
+            decode each other's codes.
         sample_rate: of the original recording, Hz, 1 to 2**24 - 1.
         num_samples: samples per channel of the original recording, at ``sample_rate``. Zero
             exactly when there are no frames, which stands for an empty recording.
@@ -61,7 +62,7 @@ class Codes:
 
     indices: np.ndarray
     codebook_size: int
-    fingerprint: str
+    codes_id: str
     sample_rate: int
     num_samples: int
 
@@ -81,14 +82,10 @@ class Codes:
         for name in ("codebook_size", "sample_rate", "num_samples"):
             # Plain integers, so that arithmetic on NumPy scalars cannot overflow later.
             object.__setattr__(self, name, _as_int(name, getattr(self, name)))
-        if not isinstance(self.fingerprint, str):
-            raise CodesError(
-                f"the model fingerprint must be a string, not {type(self.fingerprint).__name__}"
-            )
-        if not _FINGERPRINT.fullmatch(self.fingerprint):
-            raise CodesError(
-                f"the model fingerprint must be 12 lowercase hex digits, not {self.fingerprint!r}"
-            )
+        if not isinstance(self.codes_id, str):
+            raise CodesError(f"codes_id must be a string, not {type(self.codes_id).__name__}")
+        if not _CODES_ID.fullmatch(self.codes_id):
+            raise CodesError(f"codes_id must be 12 lowercase hex digits, not {self.codes_id!r}")
         channels, frames = indices.shape
         _check_fields(channels, frames, self.codebook_size, self.sample_rate, self.num_samples)
         # Before the cast to int32, which would wrap values of wider types into the range.
@@ -111,7 +108,7 @@ class Codes:
         return hash((self._scalars(), self.indices.shape, self.indices.tobytes()))
 
     def _scalars(self) -> tuple[int, str, int, int]:
-        return self.codebook_size, self.fingerprint, self.sample_rate, self.num_samples
+        return self.codebook_size, self.codes_id, self.sample_rate, self.num_samples
 
     @property
     def channels(self) -> int:
@@ -150,7 +147,7 @@ class Codes:
             VERSION,
             CODING_FIXED_WIDTH,
             self.channels,
-            bytes.fromhex(self.fingerprint),
+            bytes.fromhex(self.codes_id),
             self.sample_rate.to_bytes(3, "big"),
             (self.codebook_size - 1).to_bytes(3, "big"),
             self.num_samples.to_bytes(5, "big"),
@@ -176,7 +173,7 @@ class Codes:
             raise CodesError(
                 "the file was altered or damaged (its checksum does not match); copy it again"
             )
-        _, _, _, channels, fingerprint, rate, size, samples, frames = _HEADER.unpack_from(data)
+        _, _, _, channels, codes_id, rate, size, samples, frames = _HEADER.unpack_from(data)
         codebook_size = int.from_bytes(size, "big") + 1
         sample_rate = int.from_bytes(rate, "big")
         num_samples = int.from_bytes(samples, "big")
@@ -191,7 +188,7 @@ class Codes:
             return cls(
                 indices=indices.reshape(channels, frames),
                 codebook_size=codebook_size,
-                fingerprint=fingerprint.hex(),
+                codes_id=codes_id.hex(),
                 sample_rate=sample_rate,
                 num_samples=num_samples,
             )

@@ -23,7 +23,7 @@ def info(
     from simvq_audio.embedded import embedded_models
 
     codes = Codes.load(file)
-    names = [model.name for model in embedded_models() if model.fingerprint == codes.fingerprint]
+    names = [model.name for model in embedded_models() if model.decodes(codes.codes_id)]
     facts = _facts(file, codes, names[0] if names else None)
     if as_json:
         print_json(facts)
@@ -44,7 +44,7 @@ def info(
             f"{facts['file_kbps']:.3f} kbit/s, {facts['file_without_header_kbps']:.3f} without "
             f"the {facts['header_bytes']} bytes of header and checksum"
         ),
-        "model": f"{model}, fingerprint {codes.fingerprint}",
+        "model": f"{model}, codes {codes.codes_id}",
     }
     print_message(_table(rows))
 
@@ -56,7 +56,8 @@ def models(as_json: JsonOption = False) -> None:
     entries: list[dict[str, Any]] = [
         {
             "name": model.name,
-            "fingerprint": model.fingerprint,
+            "codes_id": model.codes_id,
+            "model_id": model.model_id,
             "sample_rate": model.sample_rate,
             "frame_rate": model.frame_rate,
             "codebook_size": model.codebook_size,
@@ -75,7 +76,7 @@ def models(as_json: JsonOption = False) -> None:
     texts = []
     for entry in entries:
         rows = {
-            "fingerprint": entry["fingerprint"],
+            "id": f"codes {entry['codes_id']}, model {entry['model_id']}",
             "codes": (
                 f"{entry['kbps']:.3f} kbit/s: {entry['frame_rate']:g} frames per second, "
                 f"codebook of {entry['codebook_size']} entries"
@@ -108,7 +109,7 @@ def _facts(file: Path, codes: Codes, model: str | None) -> dict[str, Any]:
         "file_kbps": size * per_byte,
         "file_without_header_kbps": (size - OVERHEAD_BYTES) * per_byte,
         "payload_kbps": codes.payload_bitrate / 1000,
-        "fingerprint": codes.fingerprint,
+        "codes_id": codes.codes_id,
         "model": model,
     }
 

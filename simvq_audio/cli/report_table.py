@@ -136,7 +136,7 @@ def _tests(report: Report, system: SystemResult) -> Table:
 
 def _remarks(report: Report, system: SystemResult) -> Iterator[str]:
     rate = "" if system.kbps is None else f", {system.kbps:.3f} kbit/s"
-    model = "" if system.fingerprint is None else f" {system.fingerprint}"
+    model = "" if system.model_id is None else f" {system.model_id}"
     yield f"{system.name}{model}: {len(system.files)} files scored{rate}"
     if system.delay:
         yield f"  delay removed: {system.delay} samples at {system.delay_rate} Hz"

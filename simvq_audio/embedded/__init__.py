@@ -9,7 +9,12 @@ from pathlib import Path
 from simvq_audio.errors import ModelError
 from simvq_audio.model.storage import ModelHeader, read_header
 
-DEFAULT_MODEL = "compact"
+DEFAULT_MODEL = "compact-1"
+ALIASES = {"compact": DEFAULT_MODEL}
+
+# Until codes had names of their own, files named the model that made them. These three shared the
+# encoder and the codebook of compact-1; its codes_id stands for all of them.
+_OLD_CODES_IDS = {"c153ae81d324": ("c3de87daa4a2", "ef3e61a1305e", "2125efdb6553")}
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,18 @@ class EmbeddedModel:
         return read_header(self.path)
 
     @property
-    def fingerprint(self) -> str:
+    def codes_id(self) -> str:
         """What ``.codes`` files of this model name, 12 hexadecimal digits."""
-        return self.header.fingerprint
+        return self.header.codes_id
+
+    @property
+    def model_id(self) -> str:
+        """12 hexadecimal digits for its weights and configuration."""
+        return self.header.model_id
+
+    def decodes(self, codes_id: str) -> bool:
+        """Whether it decodes files that name ``codes_id``."""
+        return codes_id in (self.codes_id, *old_codes_ids(self.codes_id))
 
     @property
     def sample_rate(self) -> int:
@@ -84,7 +98,18 @@ def embedded_model(name: str = DEFAULT_MODEL) -> EmbeddedModel:
         ModelError: there is none.
     """
     models = {model.name: model for model in embedded_models()}
+    name = ALIASES.get(name, name)
     if name not in models:
         known = ", ".join(models) or "none"
         raise ModelError(f"no embedded model is called {name!r}; embedded: {known}")
     return models[name]
+
+
+def embedded_name(path: Path) -> str | None:
+    """The name of the embedded model in this file; None of a file from elsewhere."""
+    return path.stem if path.parent == Path(__file__).parent else None
+
+
+def old_codes_ids(codes_id: str) -> tuple[str, ...]:
+    """Names in older ``.codes`` files that stand for the same codes as ``codes_id``."""
+    return _OLD_CODES_IDS.get(codes_id, ())

@@ -27,7 +27,7 @@ class FileCodec(Protocol):
     """What an evaluation needs of a codec; ``simvq_audio.Codec`` is one."""
 
     name: str
-    fingerprint: str
+    model_id: str
     sample_rate: int
     codebook_size: int
     device: Any
@@ -87,7 +87,7 @@ class FolderCoder:
         self._folder = folder.resolve()
         self._ledger = ledger
         self._about = {
-            "model": codec.fingerprint,
+            "model": codec.model_id,
             "device": str(codec.device),
             "versions": versions,
         }

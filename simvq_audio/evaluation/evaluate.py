@@ -71,7 +71,7 @@ def evaluate_codec(load_codec: Callable[[], FileCodec], folder: Path, settings: 
         () if scored is None else scored.files,
         kbps,
         codebook,
-        codec.fingerprint,
+        codec.model_id,
         dict(sorted(failures.items())),
     )
     return make_report((system,), settings)

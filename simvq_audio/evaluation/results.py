@@ -74,7 +74,7 @@ class SystemResult:
         files: sorted by name.
         kbps: kilobits a second of one channel, measured or stated by the user; None if unknown.
         codebook: by folder, and under "all"; empty if its codes are not known.
-        fingerprint: of the model, if it is one of ours.
+        model_id: of the model, if it is one of ours.
         failures: recordings that could not be coded, read or paired, and why, by name.
         delay: samples of constant delay that were removed, at ``delay_rate`` Hz.
     """
@@ -83,7 +83,7 @@ class SystemResult:
     files: tuple[FileResult, ...]
     kbps: float | None
     codebook: dict[str, CodebookUse]
-    fingerprint: str | None
+    model_id: str | None
     failures: dict[str, str]
     delay: int = 0
     delay_rate: int | None = None

@@ -108,13 +108,12 @@ class QuantizerConfig:
         codebook_size: entries, 2 to 262 144.
         latent_dim: width of the latent and of each entry.
         bias: whether the linear layer has one (the published audio code does, the paper does not).
-        commitment: weight of the encoder's side of the loss (beta).
     """
 
+    kind: ClassVar[str] = "simvq"
     codebook_size: int = 8192
     latent_dim: int = 64
     bias: bool = True
-    commitment: float = 0.25
 
     def __post_init__(self) -> None:
         _require_positive(self, "codebook_size", "latent_dim")
@@ -122,7 +121,11 @@ class QuantizerConfig:
             2 <= self.codebook_size <= MAX_CODEBOOK_SIZE,
             f"codebook_size must lie between 2 and {MAX_CODEBOOK_SIZE}, not {self.codebook_size}",
         )
-        require(self.commitment >= 0, "commitment must not be negative")
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Entries of each codebook that a frame has an index into."""
+        return (self.codebook_size,)
 
     @property
     def bits_per_code(self) -> int:
@@ -210,7 +213,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form that ``from_dict`` takes back."""
         result = dataclasses.asdict(self)
-        # What is not set is left out: settings that come later must not change the fingerprints of
+        # What is not set is left out: settings that come later must not change the model_id of
         # models that do without them.
         encoder = {name: value for name, value in result["encoder"].items() if value is not None}
         result["encoder"] = {"kind": self.encoder.kind, **encoder}
@@ -232,6 +235,14 @@ class ModelConfig:
             if key in values:
                 values[key] = make(values[key])
         return from_plain(cls, values, "model")
+
+
+def without_training_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration as older files hold it, without what has moved to training's."""
+    values = dict(values)
+    if isinstance(values.get("quantizer"), dict):
+        values["quantizer"] = {n: v for n, v in values["quantizer"].items() if n != "commitment"}
+    return values
 
 
 def from_plain(cls: type, values: Any, where: str) -> Any:

@@ -37,6 +37,7 @@ class SimVQ(nn.Module):
     """
 
     basis: Tensor
+    commitment: float = 0.25  # beta; the trainer sets its own
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class SimVQ(nn.Module):
             entries = F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
             codebook_term = F.mse_loss(entries, z.detach())
             commitment_term = F.mse_loss(z, entries.detach())
-            loss = codebook_term + self.config.commitment * commitment_term
+            loss = codebook_term + self.commitment * commitment_term
             straight_through = z + (entries - z).detach()
         return Quantized(straight_through.transpose(1, 2), indices, loss)
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ConfigError, ModelError
-from simvq_audio.model.config import ModelConfig
+from simvq_audio.model.config import ModelConfig, without_training_settings
+from simvq_audio.model.identity import (
+    QUANTIZER_PREFIX,
+    codes_id,
+    fingerprint_of_format_1,
+    model_id,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "simvq_audio"
 _MAX_HEADER = 16 * 2**20
+# What a safetensors file of others, or one made to look like ours, leads to.
+_FOREIGN = (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -25,15 +33,20 @@ class ModelHeader:
 
     Attributes:
         config: the model's configuration.
-        fingerprint: 12 hexadecimal digits, the same for equal weights in any precision that holds
-            them; ``.codes`` files name it.
+        codes_id: 12 hexadecimal digits that ``.codes`` files name; see ``identity.codes_id``.
+        model_id: 12 hexadecimal digits for the whole model; see ``identity.model_id``. Of a file of
+            format 1 it is the fingerprint that the file carries.
+        old_codes_ids: other names of the same codes: files written with a model of format 1 name
+            its fingerprint.
         parameters: numbers in the file, the frozen codebook basis included.
         file_bytes: size of the file.
         metadata: further entries, such as description, licence and source.
     """
 
     config: ModelConfig
-    fingerprint: str
+    codes_id: str
+    model_id: str
+    old_codes_ids: tuple[str, ...]
     parameters: int
     file_bytes: int
     metadata: dict[str, str]
@@ -47,7 +60,7 @@ def save_model(
     *,
     half: bool = False,
 ) -> str:
-    """Write a model file; return its fingerprint.
+    """Write a model file; return its ``model_id``.
 
     Args:
         state_dict: the tensors of ``Autoencoder(config).state_dict()``.
@@ -65,11 +78,12 @@ def save_model(
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state_dict.items()
     }
-    fingerprint = _fingerprint(config, tensors)
+    values = config.to_dict()
     header = {
         "format": FORMAT_VERSION,
-        "config": config.to_dict(),
-        "fingerprint": fingerprint,
+        "config": values,
+        "codes_id": codes_id(config, tensors),
+        "model_id": model_id(values, tensors),
         **(metadata or {}),
     }
     with atomic_path(path) as temporary:
@@ -77,43 +91,16 @@ def save_model(
             save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
         except SafetensorError as error:  # a full disk, for instance
             raise write_error(error, Path(path)) from error
-    return fingerprint
+    return header["model_id"]
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
-    """Read what a model file says about itself; needs neither torch nor the weights.
+    """Read what a model file says about itself; needs neither torch nor most of the weights.
 
     Raises:
         ModelError: the file is missing, damaged, or not a model of ours.
     """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(_MAX_HEADER, size - 8):
-                raise ModelError(f"{path} is not a model file (safetensors expected)")
-            table = json.loads(file.read(length))
-        header = json.loads(table.pop("__metadata__")[_KEY])
-        parameters = sum(_numel(entry["shape"]) for entry in table.values())
-        version = header.pop("format")
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path} has model format {version}, this version reads {FORMAT_VERSION}; "
-                "update simvq-audio"
-            )
-        config = ModelConfig.from_dict(header.pop("config"))
-        fingerprint = str(header.pop("fingerprint"))
-    except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
-    except ConfigError as error:
-        raise ModelError(f"the configuration in {path} does not fit: {error}") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{path} is not a simvq-audio model; published checkpoints go through "
-            "'simvq-audio import-published' first"
-        ) from error
-    return ModelHeader(config, fingerprint, parameters, size, header)
+    return _header(Path(path), *_read_table(Path(path)))
 
 
 def load_model(path: str | os.PathLike[str], device: Any = "cpu") -> tuple[Any, ModelHeader]:
@@ -124,13 +111,71 @@ def load_model(path: str | os.PathLike[str], device: Any = "cpu") -> tuple[Any, 
     """
     import torch
 
-    header = read_header(path)
+    entries, written = _read_table(Path(path))
+    header = _header(Path(path), entries, written)
     # Tensors made under inference_mode could never be trained, nor their changes noticed.
     with torch.inference_mode(False):
-        return _load(path, header, device), header
+        return _load(path, header, written, device), header
 
 
-def _load(path: str | os.PathLike[str], header: ModelHeader, device: Any) -> Any:
+def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What safetensors says of each tensor, and what we wrote beside: the file's own header."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(_MAX_HEADER, size - 8):
+                raise ModelError(f"{path} is not a model file (safetensors expected)")
+            entries = json.loads(file.read(length))
+        written = json.loads(entries.pop("__metadata__")[_KEY])
+        version = written["format"]
+        if version not in (1, FORMAT_VERSION):
+            raise ModelError(
+                f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; "
+                "update simvq-audio"
+            )
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    except _FOREIGN as error:
+        raise _not_ours(path) from error
+    return entries, written
+
+
+def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> ModelHeader:
+    metadata = dict(written)
+    try:
+        old = metadata.pop("format") == 1
+        values = metadata.pop("config")
+        config = ModelConfig.from_dict(without_training_settings(values) if old else values)
+        parameters = sum(prod(entry["shape"]) for entry in entries.values())
+        if old:
+            whole = str(metadata.pop("fingerprint"))
+            meaning, others = codes_id(config, _quantizer_tensors(path, entries)), (whole,)
+        else:
+            meaning, others = str(metadata.pop("codes_id")), ()
+            whole = str(metadata.pop("model_id"))
+    except ConfigError as error:
+        raise ModelError(f"the configuration in {path} does not fit: {error}") from error
+    except _FOREIGN as error:
+        raise _not_ours(path) from error
+    return ModelHeader(config, meaning, whole, others, parameters, path.stat().st_size, metadata)
+
+
+def _quantizer_tensors(path: Path, entries: dict[str, Any]) -> dict[str, Any]:
+    """The quantiser's tensors as NumPy arrays, so that torch is not needed."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            names = [name for name in entries if name.startswith(QUANTIZER_PREFIX)]
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _load(
+    path: str | os.PathLike[str], header: ModelHeader, written: dict[str, Any], device: Any
+) -> Any:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -140,9 +185,11 @@ def _load(path: str | os.PathLike[str], header: ModelHeader, device: Any) -> Any
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged ({error}); copy or download it again") from error
-    if _fingerprint(header.config, tensors) != header.fingerprint:
-        raise ModelError(f"{path} is damaged (fingerprint mismatch); copy or download it again")
+        raise _damaged(path, error) from error
+    whole = fingerprint_of_format_1 if written["format"] == 1 else model_id
+    found = whole(written["config"], tensors), codes_id(header.config, tensors)
+    if found != (header.model_id, header.codes_id):
+        raise _damaged(path, "its weights are not those that it names")
     # Not on the meta device, although that would save the initialisation: it loads half of torch.
     with torch.random.fork_rng(devices=[]):
         model = Autoencoder(header.config)
@@ -174,20 +221,12 @@ def _check_tensors(
         raise ModelError(f"the tensors in {path} do not fit its configuration; {'; '.join(faults)}")
 
 
-def _fingerprint(config: ModelConfig, tensors: Mapping[str, Any]) -> str:
-    """48 bits of SHA-256 over the configuration (but its name) and every tensor as float32."""
-    values = config.to_dict()
-    del values["name"]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(tensor.float().numpy().data)
-    return digest.hexdigest()[:12]
+def _damaged(path: str | os.PathLike[str], reason: object) -> ModelError:
+    return ModelError(f"{path} is damaged ({reason}); copy or download it again")
 
 
-def _numel(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _not_ours(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} is not a simvq-audio model; published checkpoints go through "
+        "'simvq-audio import-published' first"
+    )

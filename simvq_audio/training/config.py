@@ -176,15 +176,17 @@ class LossConfig:
     Attributes:
         quantizer: of the quantiser's loss. Its entries and latents follow each other at any
             weight; much above 3 (beside a mel weight of 15), latents shrink and perplexity falls.
+        commitment: of the encoder's side within the quantiser's loss (beta).
         adversarial, feature_matching: of what ``generator_losses`` returns.
     """
 
     quantizer: float = 3.0
+    commitment: float = 0.25
     adversarial: float = 1.0
     feature_matching: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("quantizer", "adversarial", "feature_matching"):
+        for name in ("quantizer", "commitment", "adversarial", "feature_matching"):
             require_number(self, name)
 
 

@@ -82,6 +82,7 @@ class TrainingStep:
         # Every process draws the same weights.
         torch.manual_seed(config.seed)
         self.model = Autoencoder(config.model).to(device)
+        self.model.quantizer.commitment = config.loss.commitment
         self.discriminators = Discriminators(config.discriminators).to(device)
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.spectral = SpectralLosses(config.spectral, config.model.sample_rate).to(device)

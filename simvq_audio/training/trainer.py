@@ -13,6 +13,7 @@ import torch
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError, ModelError, SimvqAudioError
+from simvq_audio.model.config import without_training_settings
 from simvq_audio.model.storage import load_model, save_model
 from simvq_audio.training.checkpoint import (
     CARRY,
@@ -136,7 +137,10 @@ class Trainer:
             state = load_checkpoint(path)
         path, state = self._fabric.broadcast((path, state))
         for part in ("model", "discriminators"):
-            _require_same(part, self.config.to_dict()[part], state["config"][part], path)
+            theirs = state["config"][part]
+            if part == "model":
+                theirs = without_training_settings(theirs)
+            _require_same(part, self.config.to_dict()[part], theirs, path)
         self.networks.load_weights(state)
         self.step = state["step"]
         self._quantizer_started = state["quantizer_started"]

@@ -17,7 +17,7 @@ from simvq_audio.errors import CodesError
 FIELDS = {
     "indices": np.array([[1, 2, 3], [9, 8, 0]]),
     "codebook_size": 10,
-    "fingerprint": "0123456789ab",
+    "codes_id": "0123456789ab",
     "sample_rate": 16000,
     "num_samples": 900,
 }
@@ -38,7 +38,7 @@ def random_codes(channels: int, frames: int, codebook_size: int, seed: int = 0) 
     channels=st.integers(1, 255),
     frames=st.integers(0, 60),
     codebook_size=st.integers(2, MAX_CODEBOOK_SIZE),
-    fingerprint=st.binary(min_size=6, max_size=6),
+    codes_id=st.binary(min_size=6, max_size=6),
     sample_rate=st.integers(1, 2**24 - 1),
     num_samples=st.integers(1, 2**40 - 1),
     seed=st.integers(0, 2**32 - 1),
@@ -47,7 +47,7 @@ def test_round_trip(
     channels: int,
     frames: int,
     codebook_size: int,
-    fingerprint: bytes,
+    codes_id: bytes,
     sample_rate: int,
     num_samples: int,
     seed: int,
@@ -56,7 +56,7 @@ def test_round_trip(
     codes = Codes(
         indices=indices,
         codebook_size=codebook_size,
-        fingerprint=fingerprint.hex(),
+        codes_id=codes_id.hex(),
         sample_rate=sample_rate,
         num_samples=num_samples if frames else 0,
     )
@@ -68,7 +68,7 @@ def test_round_trip(
     read = Codes.from_bytes(data)
     assert read == codes
     assert np.array_equal(read.indices, indices)
-    assert read.fingerprint == fingerprint.hex()
+    assert read.codes_id == codes_id.hex()
     assert (read.sample_rate, read.num_samples) == (codes.sample_rate, codes.num_samples)
     assert read.to_bytes() == data
 
@@ -122,7 +122,7 @@ def test_largest_fields() -> None:
     codes = make(
         indices=np.array([262143]),
         codebook_size=262144,
-        fingerprint="f" * 12,
+        codes_id="f" * 12,
         sample_rate=2**24 - 1,
         num_samples=2**40 - 1,
     )
@@ -161,7 +161,7 @@ def test_equality_and_hash() -> None:
         {"indices": np.array([[1, 2, 3], [9, 8, 1]])},
         {"indices": np.array([1, 2, 3, 9, 8, 0])},
         {"codebook_size": 11},
-        {"fingerprint": "0123456789ac"},
+        {"codes_id": "0123456789ac"},
         {"sample_rate": 16001},
         {"num_samples": 901},
     ]
@@ -197,10 +197,10 @@ def test_frozen() -> None:
         ({"codebook_size": 1, "indices": np.array([0])}, "codebook size"),
         ({"codebook_size": 262145}, "codebook size"),
         ({"codebook_size": 10.0}, "codebook_size"),
-        ({"fingerprint": "0123456789AB"}, "fingerprint"),
-        ({"fingerprint": "0123456789a"}, "fingerprint"),
-        ({"fingerprint": "0123456789ab\n"}, "fingerprint"),
-        ({"fingerprint": b"0123456789ab"}, "fingerprint"),
+        ({"codes_id": "0123456789AB"}, "codes_id"),
+        ({"codes_id": "0123456789a"}, "codes_id"),
+        ({"codes_id": "0123456789ab\n"}, "codes_id"),
+        ({"codes_id": b"0123456789ab"}, "codes_id"),
         ({"sample_rate": 0}, "sample rate"),
         ({"sample_rate": 2**24}, "sample rate"),
         ({"sample_rate": 16000.0}, "sample_rate"),

@@ -28,7 +28,7 @@ FIELDS = {
     "version": (4, 1),
     "coding": (5, 1),
     "channels": (6, 1),
-    "fingerprint": (7, 6),
+    "codes_id": (7, 6),
     "sample_rate": (13, 3),
     "codebook": (16, 3),
     "samples": (19, 5),

@@ -14,7 +14,7 @@ DOC = (Path(__file__).parents[2] / "docs" / "file-format.md").read_text(encoding
 EXAMPLE = Codes(
     indices=np.array([[1, 500, 999], [7, 64, 0]]),
     codebook_size=1000,
-    fingerprint="0123456789ab",
+    codes_id="0123456789ab",
     sample_rate=16000,
     num_samples=960,
 )

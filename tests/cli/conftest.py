@@ -19,7 +19,7 @@ from simvq_audio.bitstream import Codes
 from simvq_audio.cli import main
 from simvq_audio.errors import CodesError, ConfigError, ModelError
 
-FINGERPRINT = "0123456789ab"
+CODES_ID = "0123456789ab"
 TOY_RATE = 8_000
 TOY_HOP = 8
 TOY_LEVELS = 256
@@ -38,7 +38,7 @@ class ToyCodec:
     fail_decoding_after: int | None
 
     name = "toy"
-    fingerprint = FINGERPRINT
+    codes_id = CODES_ID
     sample_rate = TOY_RATE
     hop_length = TOY_HOP
     frame_rate = TOY_RATE / TOY_HOP
@@ -71,7 +71,7 @@ class ToyCodec:
         native = np.pad(native, ((0, 0), (0, -native.shape[1] % TOY_HOP)))
         means = native.reshape(channels, -1, TOY_HOP).mean(2)
         indices = np.clip(np.rint(means * 128) + 128, 0, TOY_LEVELS - 1).astype(np.int32)
-        return Codes(indices, TOY_LEVELS, FINGERPRINT, sample_rate, num_samples)
+        return Codes(indices, TOY_LEVELS, CODES_ID, sample_rate, num_samples)
 
     def encode_batch(self, waveforms: list[np.ndarray], sample_rates: list[int]) -> list[Codes]:
         self.batches.append([waveform.shape[-1] for waveform in waveforms])
@@ -95,11 +95,11 @@ class ToyCodec:
 
     def codes_from_indices(self, indices: np.ndarray) -> Codes:
         frames = indices.shape[-1]
-        return Codes(indices, TOY_LEVELS, FINGERPRINT, TOY_RATE, frames * TOY_HOP)
+        return Codes(indices, TOY_LEVELS, CODES_ID, TOY_RATE, frames * TOY_HOP)
 
     def check(self, codes: Codes) -> None:
-        if codes.fingerprint != FINGERPRINT:
-            raise CodesError(f"these codes belong to the model {codes.fingerprint}")
+        if codes.codes_id != CODES_ID:
+            raise CodesError(f"these codes belong to the model {codes.codes_id}")
 
 
 def _import_published(checkpoint: Path, out: Path, *, raw: bool) -> SimpleNamespace:
@@ -123,7 +123,9 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[ToyCodec]:
 
     entry = SimpleNamespace(
         name="toy",
-        fingerprint=FINGERPRINT,
+        codes_id=CODES_ID,
+        model_id="ba9876543210",
+        decodes=lambda codes_id: codes_id == CODES_ID,
         sample_rate=TOY_RATE,
         frame_rate=ToyCodec.frame_rate,
         codebook_size=TOY_LEVELS,

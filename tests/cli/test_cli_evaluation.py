@@ -78,7 +78,7 @@ def test_evaluate_prints_and_writes_the_same(run, page, recordings, model_file, 
     assert f"{mean:.2f}" in text
     assert "SI-SDR (dB) ↑" in text and "Bit rate (kbit/s) ↓" in text
     assert "by folder" in text and "│ b " in text
-    assert f"small {codec.fingerprint}: 3 files scored, 0.684 kbit/s" in text
+    assert f"small {codec.model_id}: 3 files scored, 0.684 kbit/s" in text
     assert "114 codes:" in text and "512 entries" in text
     with (out / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 3

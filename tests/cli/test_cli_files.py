@@ -235,7 +235,7 @@ def test_clipping_is_reported(tmp_path: Path, toy, run) -> None:
     # The interpolation between full-scale levels of both signs overshoots.
     np.save(tmp_path / "a.npy", np.tile(np.repeat([0, 255], 100), 5))
     codes = toy().codes_from_indices(np.load(tmp_path / "a.npy"))
-    codes = Codes(codes.indices, 256, codes.fingerprint, 16_000, 2 * codes.num_samples)
+    codes = Codes(codes.indices, 256, codes.codes_id, 16_000, 2 * codes.num_samples)
     codes.save(tmp_path / "a.codes")
     ended = run("decode", tmp_path / "a.codes", tmp_path / "b.wav")
     assert ended.code == 0 and "samples were clipped" in ended.text

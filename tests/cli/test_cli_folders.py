@@ -143,8 +143,8 @@ def test_one_bad_recording_does_not_take_its_batch_with_it(
 def test_failures_while_decoding(tmp_path: Path, toy, run) -> None:
     folder = tmp_path / "codes"
     folder.mkdir()
-    Codes(np.zeros(50, np.int32), 256, toy.fingerprint, 8000, 400).save(folder / "a.codes")
-    Codes(np.zeros(500, np.int32), 256, toy.fingerprint, 8000, 4000).save(folder / "b.codes")
+    Codes(np.zeros(50, np.int32), 256, toy.codes_id, 8000, 400).save(folder / "a.codes")
+    Codes(np.zeros(500, np.int32), 256, toy.codes_id, 8000, 4000).save(folder / "b.codes")
     Codes(np.zeros(50, np.int32), 256, "f" * 12, 8000, 400).save(folder / "foreign.codes")
     (folder / "text.codes").write_text("text")
     (folder / "text.npy").write_text("text")

@@ -131,7 +131,7 @@ def test_a_closed_pipe_is_quiet() -> None:
 
 def test_info(tmp_path: Path, toy, run) -> None:
     path = tmp_path / "a.codes"
-    Codes(np.zeros((2, 1000), np.int32), 256, toy.fingerprint, 44_100, 44_100).save(path)
+    Codes(np.zeros((2, 1000), np.int32), 256, toy.codes_id, 44_100, 44_100).save(path)
     result = json.loads(run("info", path, "--json").text)
     size = path.stat().st_size
     assert size == 2000 + OVERHEAD_BYTES
@@ -149,12 +149,12 @@ def test_info(tmp_path: Path, toy, run) -> None:
         "file_kbps": pytest.approx(8 * size / 1000),
         "file_without_header_kbps": pytest.approx(16.0),
         "payload_kbps": pytest.approx(16.0),
-        "fingerprint": toy.fingerprint,
+        "codes_id": toy.codes_id,
         "model": "toy",
     }
     ended = run("info", path)
     assert ended.code == 0
-    for words in ("2 channels at 44100 Hz", "1.00 s", "16.000", "toy", toy.fingerprint, "256"):
+    for words in ("2 channels at 44100 Hz", "1.00 s", "16.000", "toy", toy.codes_id, "256"):
         assert words in ended.text
     assert toy.loads == []
 
@@ -179,7 +179,8 @@ def test_models(toy, run, tmp_path: Path) -> None:
         "models": [
             {
                 "name": "toy",
-                "fingerprint": toy.fingerprint,
+                "codes_id": toy.codes_id,
+                "model_id": "ba9876543210",
                 "sample_rate": 8_000,
                 "frame_rate": 1000.0,
                 "codebook_size": 256,
@@ -196,7 +197,7 @@ def test_models(toy, run, tmp_path: Path) -> None:
     assert ended.code == 0
     for words in (
         "toy: Levels of eight samples.",
-        toy.fingerprint,
+        toy.codes_id,
         "8.000 kbit/s",
         "12.3 kB",
         "MIT",
@@ -220,7 +221,7 @@ def test_import_published(tmp_path: Path, toy, run) -> None:
 
 def test_names_that_the_terminal_cannot_show(tmp_path: Path, toy, run) -> None:
     path = tmp_path / "\u0448.codes"
-    Codes(np.zeros(10, np.int32), 256, toy.fingerprint, 8000, 80).save(path)
+    Codes(np.zeros(10, np.int32), 256, toy.codes_id, 8000, 80).save(path)
     ended = run("info", path, encoding="ascii")
     assert (ended.code, ended.errors) == (0, "")
     assert "\\u0448.codes" in ended.text
@@ -228,5 +229,5 @@ def test_names_that_the_terminal_cannot_show(tmp_path: Path, toy, run) -> None:
 
 def test_names_in_brackets_are_no_markup(tmp_path: Path, toy, run) -> None:
     path = tmp_path / "a [bold]b.codes"
-    Codes(np.zeros(10, np.int32), 256, toy.fingerprint, 8000, 80).save(path)
+    Codes(np.zeros(10, np.int32), 256, toy.codes_id, 8000, 80).save(path)
     assert "a [bold]b.codes" in run("info", path).text

@@ -47,7 +47,7 @@ def make_report(systems: list[SystemResult], metrics=(NUMBER, QUALITY, ERROR), *
 
 def system(name: str, files: list[FileResult], **changes) -> SystemResult:
     """One system of a report."""
-    facts = {"kbps": 1.0, "codebook": {}, "fingerprint": None, "failures": {}}
+    facts = {"kbps": 1.0, "codebook": {}, "model_id": None, "failures": {}}
     return SystemResult(name, tuple(sorted(files, key=lambda f: f.name)), **{**facts, **changes})
 
 
@@ -83,7 +83,7 @@ def sounding_report(folder: Path) -> Report:
         second.append(file(name, 7.0 - quality / 10, reference, other))
     return make_report(
         [
-            system("first", first, codebook={"all": USE}, fingerprint="0123456789ab"),
+            system("first", first, codebook={"all": USE}, model_id="0123456789ab"),
             system("second", second, kbps=3.2),
         ]
     )

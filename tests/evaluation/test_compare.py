@@ -69,7 +69,7 @@ def test_a_constant_delay_is_found_removed_and_reported(tmp_path, originals):
         assert file.duration == 1.5
         assert file.decoded_path.endswith(f"late/{file.name}")
     assert all(file.scores["difference"] == 0 for file in early.files)
-    assert late.codebook == {} and late.fingerprint is None
+    assert late.codebook == {} and late.model_id is None
 
     test = paired_tests(late, early, ["difference"])["difference"]
     scores = [file.scores["difference"] for file in late.files]

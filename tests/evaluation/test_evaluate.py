@@ -70,7 +70,7 @@ def test_every_recording_is_coded_and_scored(codec, recordings, tmp_path, count)
     out = tmp_path / "report"
     report = evaluate_codec(lambda: codec, recordings, settings(out=out, jobs=2))
     (system,) = report.systems
-    assert (system.name, system.fingerprint) == (codec.name, codec.fingerprint)
+    assert (system.name, system.model_id) == (codec.name, codec.model_id)
     names = ["a/one.wav", "a/two.flac", "b/one.wav", "b/short.wav", "b/stereo.wav", "top.wav"]
     assert [file.name for file in system.files] == names
     assert system.failures == {}

@@ -148,7 +148,7 @@ def test_codebook_and_provenance(tmp_path: Path) -> None:
                 "it",
                 [file("a.wav", 1.0)],
                 codebook={"all": USE, "one": USE},
-                fingerprint="0123456789ab",
+                model_id="0123456789ab",
                 delay=80,
                 delay_rate=16_000,
             )
@@ -160,7 +160,7 @@ def test_codebook_and_provenance(tmp_path: Path) -> None:
         "simvq-audio evaluate <dir> & more",
         "a machine",
         "pesq\xa00.0.4",
-        "model fingerprint 0123456789ab",
+        "model 0123456789ab",
         "delay of 80 samples at 16000 Hz removed",
     ):
         assert " ".join(fact.split()) in " ".join(text.split())

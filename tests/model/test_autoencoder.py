@@ -152,8 +152,8 @@ def test_encoder_of_few_bins_hears_nothing_above_them(model):
     assert above < 0.05 * below
 
 
-def test_settings_that_came_later_change_no_fingerprint(model):
-    """A model file's fingerprint covers its configuration."""
+def test_settings_that_came_later_change_no_model_id(model):
+    """It covers the configuration."""
     assert "bins" not in model.config.to_dict()["encoder"]
     encoder = dataclasses.replace(model.config.encoder, bins=320)
     config = dataclasses.replace(model.config, encoder=encoder)

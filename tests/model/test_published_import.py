@@ -135,7 +135,7 @@ def test_average_by_default_and_last_weights_on_request(tmp_path):
     assert (
         header.metadata["source"] == "published checkpoint epoch=49-step=277200.ckpt, ema weights"
     )
-    assert header.fingerprint != read_header(tmp_path / "raw.safetensors").fingerprint
+    assert header.model_id != read_header(tmp_path / "raw.safetensors").model_id
 
 
 def test_imported_model_codes_as_its_tensors_do(tmp_path):

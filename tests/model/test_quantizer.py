@@ -30,7 +30,8 @@ def make(codebook_size=64, latent_dim=8, **options) -> SimVQ:
 @pytest.mark.parametrize("codebook_size", [2, 3, 64, 1000])
 @pytest.mark.parametrize("bias", [True, False])
 def test_forward_is_the_papers_formula(codebook_size, bias):
-    quantizer = make(codebook_size, bias=bias, commitment=0.25)
+    quantizer = make(codebook_size, bias=bias)
+    quantizer.commitment = 0.25
     latent = torch.randn(3, 8, 11, requires_grad=True)
     result = quantizer(latent)
 
@@ -169,7 +170,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"codebook_size": 1}, {"codebook_size": 262_145}, {"latent_dim": 0}, {"commitment": -1}]
+    "bad", [{"codebook_size": 1}, {"codebook_size": 262_145}, {"latent_dim": 0}]
 )
 def test_configuration_out_of_range_is_refused(bad):
     with pytest.raises(ConfigError):

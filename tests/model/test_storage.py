@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,14 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from simvq_audio.errors import ModelError
+from simvq_audio.model.identity import fingerprint_of_format_1
 from simvq_audio.model.storage import load_model, read_header, save_model
 
 
 def test_model_file_alone_rebuilds_the_model(model, tmp_path):
     path = tmp_path / "model.safetensors"
-    fingerprint = save_model(path, model.config, model.state_dict(), {"licence": "MIT"})
+    model_id = save_model(path, model.config, model.state_dict(), {"licence": "MIT"})
     loaded, header = load_model(path)
-    assert header.fingerprint == fingerprint
+    assert header == read_header(path)
+    assert header.model_id == model_id
     assert header.config == model.config
     assert header.metadata == {"licence": "MIT"}
     assert header.parameters == sum(t.numel() for t in model.state_dict().values())
@@ -30,20 +33,97 @@ def test_model_file_alone_rebuilds_the_model(model, tmp_path):
 
 def test_half_precision_file_names_the_model_it_holds(model, tmp_path):
     half, full = tmp_path / "half.safetensors", tmp_path / "full.safetensors"
-    fingerprint = save_model(half, model.config, model.state_dict(), half=True)
-    loaded, _ = load_model(half)
+    model_id = save_model(half, model.config, model.state_dict(), half=True)
+    loaded, header = load_model(half)
     assert {t.dtype for t in loaded.state_dict().values()} == {torch.float32}
     # The same numbers in float32 are the same model.
-    assert save_model(full, model.config, loaded.state_dict()) == fingerprint
+    assert save_model(full, model.config, loaded.state_dict()) == model_id
+    assert read_header(full).codes_id == header.codes_id
     assert half.stat().st_size < 0.6 * full.stat().st_size
 
 
-def test_fingerprint_follows_weights_and_configuration(model, tmp_path):
-    path = tmp_path / "model.safetensors"
+def names(tmp_path, config, state) -> tuple[str, str]:
+    """(codes_id, model_id) of a model file."""
+    path = tmp_path / "named.safetensors"
+    save_model(path, config, state)
+    header = read_header(path)
+    return header.codes_id, header.model_id
+
+
+@pytest.mark.parametrize(
+    ("changed", "codes_stay"),
+    [
+        ("decoder.head.out.bias", True),
+        ("encoder.out.bias", True),
+        ("quantizer.proj.bias", False),
+        ("quantizer.proj.weight", False),
+        ("quantizer.basis", False),
+    ],
+)
+def test_names_follow_the_weights(model, tmp_path, changed, codes_stay):
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first = save_model(path, model.config, state)
-    state["decoder.head.out.bias"][0] += 1e-3
-    assert save_model(path, model.config, state) != first
+    codes, whole = names(tmp_path, model.config, state)
+    state[changed].view(-1)[0] += 1e-3
+    codes_after, whole_after = names(tmp_path, model.config, state)
+    assert whole_after != whole
+    assert (codes_after == codes) is codes_stay
+
+
+def test_names_follow_the_configuration(model, tmp_path):
+    def named(**changes):
+        return names(tmp_path, dataclasses.replace(model.config, **changes), model.state_dict())
+
+    codes, whole = named()
+    # The name is a label, and how a long recording is cut changes no weight.
+    assert named(name="other") == (codes, whole)
+    chunked = dataclasses.replace(model.config.decoder, overlap_frames=7)
+    assert named(decoder=chunked) == (codes, whole)
+    # The same indices at another rate stand for another sound.
+    faster = named(sample_rate=16_000)
+    assert faster[0] != codes and faster[1] != whole
+    encoder = dataclasses.replace(model.config.encoder, hop_length=240)
+    decoder = dataclasses.replace(model.config.decoder, hop_length=240)
+    assert named(encoder=encoder, decoder=decoder)[0] != codes
+
+
+def as_format_1(path, model, altered=False):
+    """Write a file as version 0.1.0 did, with a training weight in its configuration."""
+    config = model.config.to_dict()
+    config["quantizer"] = {**config["quantizer"], "commitment": 0.25}
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    fingerprint = "0123456789ab" if altered else fingerprint_of_format_1(config, tensors)
+    header = {"format": 1, "config": config, "fingerprint": fingerprint, "licence": "MIT"}
+    save_file(tensors, path, metadata={"simvq_audio": json.dumps(header)})
+    return fingerprint
+
+
+def test_files_of_format_1_still_load(model, tmp_path):
+    path = tmp_path / "old.safetensors"
+    fingerprint = as_format_1(path, model)
+    loaded, header = load_model(path)
+    assert header.config == model.config
+    assert header.metadata == {"licence": "MIT"}
+    assert (header.model_id, header.old_codes_ids) == (fingerprint, (fingerprint,))
+    assert header.codes_id == names(tmp_path, model.config, model.state_dict())[0]
+    assert read_header(path) == header
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_altered_files_of_format_1_are_refused(model, tmp_path):
+    path = tmp_path / "old.safetensors"
+    as_format_1(path, model, altered=True)
+    assert "is damaged" in refused(path)
+
+
+def test_a_false_codes_id_is_refused(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, model.config, model.state_dict())
+    with open(path, "rb") as file:
+        table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header = {**json.loads(table["__metadata__"]["simvq_audio"]), "codes_id": "0123456789ab"}
+    save_file(load_file(path), path, metadata={"simvq_audio": json.dumps(header)})
+    assert "is damaged" in refused(path)
 
 
 def test_loading_in_inference_mode_still_works(model, tmp_path):
@@ -81,7 +161,7 @@ def test_altered_weights_are_refused(model, tmp_path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    assert "fingerprint mismatch" in refused(path)
+    assert "its weights are not those that it names" in refused(path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 3000, -10])
@@ -104,7 +184,7 @@ def test_other_files_are_refused(model, tmp_path):
 def test_later_format_asks_for_an_update(model, tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, model.config, model.state_dict())
-    header = {"format": 2, "config": model.config.to_dict(), "fingerprint": "0" * 12}
+    header = {"format": 3, "config": model.config.to_dict(), "codes_id": "0" * 12}
     save_file(load_file(path), path, metadata={"simvq_audio": json.dumps(header)})
     assert "update simvq-audio" in refused(path)
     with pytest.raises(ModelError, match="update simvq-audio"):

@@ -67,7 +67,7 @@ def test_published_rows(name, size):
     assert {**config.model.to_dict(), "name": "published"} == expected
     assert config.spectral == published_losses()
     assert (config.data.batch_size, config.data.crop_seconds, config.steps) == (128, 1.0, 138_600)
-    assert (config.loss.quantizer, config.model.quantizer.commitment) == (1000.0, 0.25)
+    assert (config.loss.quantizer, config.loss.commitment) == (1000.0, 0.25)
     assert (config.optimizer.betas, config.optimizer.ema) == ((0.5, 0.9), 0.999)
     assert config.optimizer.learning_rate == config.adversary.learning_rate == 1e-4
     kinds = [family.kind for family in config.discriminators.families]
@@ -104,6 +104,7 @@ def test_the_gpu_recipe_keeps_the_embedded_models_limits():
         ("[data]\nbatch_size = 2.5", "data.batch_size must be of type int"),
         ("[adversary]\nstart_step = -1", "start_step must be a whole number of at least 0"),
         ('[validation]\nbest_by = "ear"', "best_by must be one of mel, pesq_wb, stoi"),
+        ("[loss]\ncommitment = -1", "commitment must be a number of at least zero"),
         ("[quantizer_start]\nlearning_rate_factor = 0", "learning_rate_factor must be a number"),
         ("[adversary]\nwindow_seconds = 2.0", "must not be longer than data.crop_seconds (1.5)"),
         ("[quantizer_start]\nkmeans_rounds = 3", "kmeans_rounds needs basis_from_latents"),
@@ -253,4 +254,4 @@ def test_a_steady_tone_is_levelled_and_nothing_else_changes(tmp_path, run_script
     for name in changed:
         moved = (before[name] != after[name]).nonzero()[:, 0]
         assert 80 <= moved.min() and moved.max() < bins
-    assert read_header(out).fingerprint in printed
+    assert read_header(out).model_id in printed

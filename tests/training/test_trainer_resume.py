@@ -176,6 +176,19 @@ def test_the_carrying_form_goes_on_without_moments(tmp_path):
     assert_same(weights(again), weights(other))
 
 
+def test_a_checkpoint_of_version_0_1_0_goes_on(tmp_path):
+    """Its model's configuration still held the weight of the commitment term."""
+    trainer = make_trainer(tmp_path)
+    trainer.run(max_steps=2)
+    path = checkpoint_path(tmp_path, 2)
+    state = load_checkpoint(path)
+    state["config"]["model"]["quantizer"]["commitment"] = 0.25
+    torch.save(state, path)
+    other = make_trainer(tmp_path)
+    assert other.resume() == path
+    assert_same(weights(other), weights(trainer))
+
+
 def test_the_model_file_is_valid_from_the_first_step_on(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.run(max_steps=0)
