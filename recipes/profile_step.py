@@ -2,12 +2,11 @@
 
     python recipes/profile_step.py CONFIG [--device cuda] [--batch-size N] [--steps N]
 
-Times each part of a step on noise, with every loss in use, waiting for the device behind each; the
-steps a second are taken without waiting. Operations (matrix products, convolutions, attention;
-neither FFTs nor, on a GPU, LSTMs) are counted for the step as it is and for one as the published
-code makes it: the discriminators run twice over originals and reconstructions, and the generator's
-loss goes back through all of them, weights included, and for Vocos' families through the originals'
-features too.
+Times each part of a step on noise, with every loss in use, by PyTorch's profiler. Operations (matrix
+products, convolutions, attention; neither FFTs nor, on a GPU, LSTMs) are counted for the step as it
+is and for one as the published code makes it: the discriminators run twice over originals and
+reconstructions, and the generator's loss goes back through all of them, weights included, and for
+Vocos' families through the originals' features too.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -32,6 +31,7 @@ from simvq_audio.training.losses import discriminator_loss, generator_losses
 from simvq_audio.training.script import positive, run_script
 from simvq_audio.training.step import Plan, TrainingStep
 
+_PARTS = ("forward", "losses", "discriminators", "backward", "optimizer")
 _EVERYTHING = Plan(quantize=True, discriminate=True, heard=True, hold=False)
 
 
@@ -72,22 +72,19 @@ def profile(args: argparse.Namespace) -> None:
 
 
 def _time_parts(step: TrainingStep, batch: tuple[Tensor, Tensor], steps: int) -> dict[str, float]:
-    """Seconds of each part, mean over steps."""
-    totals: dict[str, float] = defaultdict(float)
-    last = 0.0
-
-    def mark(part: str) -> None:
-        nonlocal last
+    """Seconds of each part that ``TrainingStep`` marks, mean over steps."""
+    on_gpu = batch[0].device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
+        for number in range(steps):
+            step(batch, number, _EVERYTHING, 1.0)
         _wait()
-        now = time.perf_counter()
-        totals[part] += (now - last) / steps
-        last = now
-
-    for number in range(steps):
-        _wait()
-        last = time.perf_counter()
-        step(batch, number, _EVERYTHING, 1.0, mark)
-    return totals
+    totals = {event.key: event for event in profiler.key_averages()}
+    return {
+        part: (totals[part].device_time_total if on_gpu else totals[part].cpu_time_total)
+        / (1e6 * steps)
+        for part in _PARTS
+    }
 
 
 def _steps_per_second(step: TrainingStep, batch: tuple[Tensor, Tensor], steps: int) -> float:
@@ -129,7 +126,8 @@ def _as_published(step: TrainingStep, original: Tensor) -> None:
     """The two updates of the published code (VQModel.training_step in youngsheen/SimVQ)."""
     config, judges = step.config, step.discriminators
     reconstruction, _, quantized = step.model(original)
-    loss = step.spectral.total(step.spectral(reconstruction, original)) + quantized.loss
+    loss = step.spectral.total(step.spectral(reconstruction, original))
+    loss = loss + sum(quantized.losses.values())
     real, fake = judges(original), judges(reconstruction)
     loss = loss + sum(generator_losses(config.discriminators, real, fake).values())
     for family, ours, theirs in zip(config.discriminators.families, real, fake):

@@ -10,16 +10,15 @@ from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
     DecoderConfig,
     ModelConfig,
-    QuantizerConfig,
+    SimVQConfig,
     SpectralEncoderConfig,
 )
 from simvq_audio.model.storage import save_model
-from simvq_audio.training.quantizer_start import match_codebook_to_latents
 
 SMALL = ModelConfig(
     name="small",
     encoder=SpectralEncoderConfig(dim=32, hidden_dim=64, blocks=2),
-    quantizer=QuantizerConfig(codebook_size=512, latent_dim=8),
+    quantizer=SimVQConfig(codebook_size=512, latent_dim=8),
     decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=3),
 )
 
@@ -34,7 +33,8 @@ def model() -> Autoencoder:
         if "norm.weight" in name or name.endswith("gamma"):
             parameter.add_(0.5)
     latent = model.encode_latent(0.1 * torch.randn(4, 24_000))
-    match_codebook_to_latents(model.quantizer, latent)
+    latents = latent.transpose(1, 2).flatten(0, 1)
+    model.quantizer.start(latents, torch.Generator(), entries_from_latents=False)
     return model
 
 

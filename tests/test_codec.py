@@ -305,23 +305,21 @@ def published_kind(tmp_path):
     from simvq_audio.model.config import (
         DecoderConfig,
         ModelConfig,
-        QuantizerConfig,
         SeanetEncoderConfig,
+        SimVQConfig,
     )
     from simvq_audio.model.storage import save_model
-    from simvq_audio.training.quantizer_start import match_codebook_to_latents
 
     torch.manual_seed(0)
     config = ModelConfig(
         name="small-published",
         encoder=SeanetEncoderConfig(filters=4),
-        quantizer=QuantizerConfig(codebook_size=64, latent_dim=16),
-        decoder=DecoderConfig(
-            dim=32, hidden_dim=64, blocks=1, attention_prenet=True, overlap_frames=20
-        ),
+        quantizer=SimVQConfig(codebook_size=64, latent_dim=16),
+        decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
     )
     model = Autoencoder(config).eval()
-    match_codebook_to_latents(model.quantizer, model.encode_latent(torch.randn(2, 24_000)))
+    latents = model.encode_latent(torch.randn(2, 24_000)).transpose(1, 2).flatten(0, 1)
+    model.quantizer.start(latents, torch.Generator(), entries_from_latents=False)
     path = tmp_path / "published.safetensors"
     save_model(path, config, model.state_dict())
     return path

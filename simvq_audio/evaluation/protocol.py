@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simvq_audio.config_checks import require, require_choice
 from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.metrics.guards import needs_extra
 from simvq_audio.evaluation.trial import resample_mono
@@ -36,8 +35,10 @@ class Protocol:
     pcm16: bool
 
     def __post_init__(self) -> None:
-        require_choice(self, "resampler", RESAMPLERS)
-        require(0 < self.limit <= 1, "Protocol.limit must be above 0 and at most 1")
+        if self.resampler not in RESAMPLERS:
+            raise ConfigError(f"resampler must be one of {', '.join(RESAMPLERS)}")
+        if not 0 < self.limit <= 1:
+            raise ConfigError("limit must be above 0 and at most 1")
 
     def prepare(self, decoded: np.ndarray) -> np.ndarray:
         """A decoded waveform, any shape, float32, as it is to be scored."""

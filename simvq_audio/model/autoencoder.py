@@ -1,21 +1,25 @@
-"""The model: waveform -> encoder -> latent -> SimVQ -> codes, and back."""
+"""The model: waveform -> encoder -> latent -> quantiser -> codes, and back."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from simvq_audio.model.config import ModelConfig, SeanetEncoderConfig, SpectralEncoderConfig
+from simvq_audio.model.config import ModelConfig
 from simvq_audio.model.decoder import Decoder
 from simvq_audio.model.encoder import SpectralEncoder
-from simvq_audio.model.quantizer import Quantized, SimVQ
+from simvq_audio.model.quantizers import Quantized, make_quantizer
 from simvq_audio.model.seanet import SeanetEncoder
 
-_ENCODERS = {
-    SpectralEncoderConfig.kind: SpectralEncoder,
-    SeanetEncoderConfig.kind: SeanetEncoder,
+_ENCODERS: dict[str, Callable[[Any, int], nn.Module]] = {
+    "spectral": SpectralEncoder,
+    "seanet": SeanetEncoder,
 }
+PARTS = ("encoder", "quantizer", "decoder")
 
 
 class Reconstruction(NamedTuple):
@@ -40,13 +44,34 @@ class Autoencoder(nn.Module):
         self.config = config
         width = config.quantizer.latent_dim
         self.encoder = _ENCODERS[config.encoder.kind](config.encoder, width)
-        self.quantizer = SimVQ(config.quantizer)
+        self.quantizer = make_quantizer(config.quantizer)
         self.decoder = Decoder(config.decoder, width)
+        self._frozen: frozenset[str] = frozenset()
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Keep some of ``PARTS`` as they are: no gradients for their weights, evaluation mode.
+
+        A frozen encoder computes in float32 whatever the precision of training, so that the
+        decoder learns from the codes that it will get.
+        """
+        self._frozen = frozenset(parts)
+        for part in self._frozen:
+            getattr(self, part).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Autoencoder:
+        """Change mode as ``Module.train`` does; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            getattr(self, part).eval()
+        return self
 
     def forward(self, waveform: Tensor, quantize: bool = True) -> Reconstruction:
         """Code and decode (batch, samples); with ``quantize=False`` the latent goes through."""
-        latent = self.encoder(waveform)
-        quantized = self.quantizer(latent) if quantize else None
+        coded = {"encoder", "quantizer"} <= self._frozen
+        with _constant(waveform) if "encoder" in self._frozen else nullcontext():
+            latent = self.encoder(waveform)
+        with _constant(waveform) if coded else nullcontext():
+            quantized = self.quantizer(latent) if quantize else None
         decoded = self.decoder(latent if quantized is None else quantized.latent)
         return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized)
 
@@ -59,7 +84,10 @@ class Autoencoder(nn.Module):
         return self.encoder(waveform, lengths)
 
     def encode(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(batch, samples) -> indices (batch, frames) int64; ``lengths`` as in encode_latent."""
+        """(batch, samples) -> indices int64; ``lengths`` as in encode_latent.
+
+        Indices are (batch, frames), or (batch, codebooks, frames) where a frame has several.
+        """
         return self.quantizer.encode(self.encode_latent(waveform, lengths))
 
     def decode_latent(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -71,5 +99,12 @@ class Autoencoder(nn.Module):
         return self.decoder(latent, frames)
 
     def decode(self, indices: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Indices (batch, frames) -> (batch, frames * hop_length); ``frames`` as above."""
+        """Indices as ``encode`` gives them -> (batch, frames * hop_length); ``frames`` as above."""
         return self.decode_latent(self.quantizer.decode(indices), frames)
+
+
+@contextmanager
+def _constant(waveform: Tensor) -> Iterator[None]:
+    """No gradients, and float32."""
+    with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+        yield

@@ -1,28 +1,35 @@
-"""What a model is built from: frozen dataclasses, checked at construction, kept in the model file.
+"""What a model is built from: configurations, checked when they are made, kept in the model file.
 
-A ``ModelConfig`` names an encoder, a quantiser and a decoder. Each encoder configuration has a
-``kind``; ``autoencoder.py`` maps kinds to modules, and nothing else asks for them.
+A ``ModelConfig`` names an encoder, a quantiser and a decoder. Encoders and quantisers come in
+kinds; ``autoencoder.py`` and ``quantizers/__init__.py`` map each ``kind`` to its module, and
+nothing else asks for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from math import ceil, log2, prod
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from simvq_audio.config_checks import require, require_at_least, whole_numbers
-from simvq_audio.errors import ConfigError
+from pydantic import Field, Tag
+
+from simvq_audio.schema import (
+    Count,
+    Counts,
+    Flag,
+    Fraction,
+    by_kind,
+    configuration,
+    parse,
+    plain,
+)
 
 MAX_CODEBOOK_SIZE = 262_144
 
-
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        require_at_least(config, name, 1)
+CodebookSize = Annotated[int, Field(strict=True, ge=2, le=MAX_CODEBOOK_SIZE)]
 
 
-@dataclass(frozen=True)
+@configuration
 class SpectralEncoderConfig:
     """STFT front end, ConvNeXt blocks at frame rate, a linear layer to the latent.
 
@@ -36,31 +43,26 @@ class SpectralEncoderConfig:
             coded, a code that has to tell them apart says less about the speech.
     """
 
-    kind: ClassVar[str] = "spectral"
-    n_fft: int = 1280
-    hop_length: int = 320
-    compression: float = 0.3
-    dim: int = 320
-    hidden_dim: int = 960
-    blocks: int = 6
-    kernel_size: int = 7
-    bins: int | None = None
+    kind: Literal["spectral"] = "spectral"
+    n_fft: Count = 1280
+    hop_length: Count = 320
+    compression: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.3
+    dim: Count = 320
+    hidden_dim: Count = 960
+    blocks: Count = 6
+    kernel_size: Count = 7
+    bins: Count | None = None
 
     def __post_init__(self) -> None:
-        _require_positive(self, "n_fft", "hop_length", "dim", "hidden_dim", "blocks", "kernel_size")
-        if self.bins is not None:
-            _require_positive(self, "bins")
-            require(
-                self.bins <= self.n_fft // 2 + 1,
-                f"bins must not be above n_fft / 2 + 1 = {self.n_fft // 2 + 1}, not {self.bins}",
+        _check_window(self.n_fft, self.hop_length)
+        _check_kernel(self.kernel_size)
+        if self.bins is not None and self.bins > self.n_fft // 2 + 1:
+            raise ValueError(
+                f"bins must not be above n_fft / 2 + 1 = {self.n_fft // 2 + 1}, not {self.bins}"
             )
-        require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
-        require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
-        require(self.kernel_size % 2 == 1, "kernel_size must be odd")
-        require(0 < self.compression <= 1, "compression must lie in (0, 1]")
 
 
-@dataclass(frozen=True)
+@configuration
 class SeanetEncoderConfig:
     """EnCodec's causal SEANet encoder: strided convolutions on the waveform, then an LSTM.
 
@@ -72,27 +74,18 @@ class SeanetEncoderConfig:
         lstm_layers: layers of the LSTM behind the last stage.
     """
 
-    kind: ClassVar[str] = "seanet"
-    filters: int = 32
-    strides: tuple[int, ...] = (2, 4, 5, 8)
-    kernel_size: int = 7
-    last_kernel_size: int = 7
-    residual_kernel_size: int = 3
-    compress: int = 2
-    lstm_layers: int = 2
+    kind: Literal["seanet"] = "seanet"
+    filters: Count = 32
+    strides: Counts = (2, 4, 5, 8)
+    kernel_size: Count = 7
+    last_kernel_size: Count = 7
+    residual_kernel_size: Count = 3
+    compress: Count = 2
+    lstm_layers: Count = 2
 
     def __post_init__(self) -> None:
-        whole_numbers(self, "strides")
-        _require_positive(
-            self,
-            "filters",
-            "kernel_size",
-            "last_kernel_size",
-            "residual_kernel_size",
-            "compress",
-            "lstm_layers",
-        )
-        require(self.compress <= self.filters, "compress must not be above filters")
+        if self.compress > self.filters:
+            raise ValueError("compress must not be above filters")
 
     @property
     def hop_length(self) -> int:
@@ -100,40 +93,187 @@ class SeanetEncoderConfig:
         return prod(self.strides)
 
 
-@dataclass(frozen=True)
-class QuantizerConfig:
+class _Codebooks:
+    """What follows from the sizes of a quantiser's codebooks."""
+
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def codes_per_frame(self) -> int:
+        """How many indices stand for a frame."""
+        return len(self.codebook_sizes)
+
+    @property
+    def bits_per_frame(self) -> int:
+        """Bits that the indices of a frame take, each in a whole number of bits."""
+        return sum(ceil(log2(size)) for size in self.codebook_sizes)
+
+
+class _OneCodebook(_Codebooks):
+    codebook_size: int
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Entries of each codebook."""
+        return (self.codebook_size,)
+
+
+@configuration
+class SimVQConfig(_OneCodebook):
     """SimVQ (arXiv 2411.02038): a frozen basis under one linear layer.
 
     Attributes:
         codebook_size: entries, 2 to 262 144.
         latent_dim: width of the latent and of each entry.
         bias: whether the linear layer has one (the published audio code does, the paper does not).
+        basis: "frozen" as in the paper; "trained": it learns like any other weight; "fast": it
+            learns at the learning rate of the linear layer.
+        rotation: the gradient goes through the rotation from latent to entry (arXiv 2410.06424)
+            instead of straight through.
     """
 
-    kind: ClassVar[str] = "simvq"
-    codebook_size: int = 8192
-    latent_dim: int = 64
-    bias: bool = True
+    kind: Literal["simvq"] = "simvq"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+    bias: Flag = True
+    basis: Literal["frozen", "trained", "fast"] = "frozen"
+    rotation: Flag = False
+
+
+@configuration
+class VQConfig(_OneCodebook):
+    """Plain vector quantisation (VQ-VAE, arXiv 1711.00937): a table that learns by its gradient.
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent and of each entry.
+    """
+
+    kind: Literal["vq"] = "vq"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+
+
+@configuration
+class EmaVQConfig(_OneCodebook):
+    """A table of moving averages of the latents next to each entry (arXiv 1711.00937, A.1).
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent and of each entry.
+        decay: of the averages, a training step.
+        dead_share: an entry that is chosen this much more rarely than the mean is moved to a latent
+            of the batch (Jukebox, arXiv 2005.00341); 0 leaves it where it is.
+    """
+
+    kind: Literal["ema"] = "ema"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+    decay: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.95
+    dead_share: Fraction = 0.1
+
+
+@configuration
+class FSQConfig(_OneCodebook):
+    """Finite scalar quantisation (arXiv 2309.15505): a grid in few dimensions.
+
+    Attributes:
+        levels: values of each dimension; their product is the codebook's size.
+        latent_dim: width of the latent; linear layers lead to the grid and back.
+    """
+
+    kind: Literal["fsq"] = "fsq"
+    levels: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], Field(min_length=1)] = (
+        8,
+        8,
+        8,
+        4,
+        4,
+    )
+    latent_dim: Count = 64
 
     def __post_init__(self) -> None:
-        _require_positive(self, "codebook_size", "latent_dim")
-        require(
-            2 <= self.codebook_size <= MAX_CODEBOOK_SIZE,
-            f"codebook_size must lie between 2 and {MAX_CODEBOOK_SIZE}, not {self.codebook_size}",
-        )
+        if not 2 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ValueError(
+                f"the product of levels must not be above {MAX_CODEBOOK_SIZE}, "
+                f"not {self.codebook_size}"
+            )
 
     @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Entries of each codebook that a frame has an index into."""
-        return (self.codebook_size,)
+    def codebook_size(self) -> int:  # type: ignore[override]
+        """Points of the grid."""
+        return prod(self.levels)
+
+
+StageConfig: TypeAlias = Annotated[
+    Annotated[SimVQConfig, Tag("simvq")]
+    | Annotated[VQConfig, Tag("vq")]
+    | Annotated[EmaVQConfig, Tag("ema")],
+    by_kind("simvq"),
+]
+
+
+@configuration
+class ResidualConfig(_Codebooks):
+    """Residual vector quantisation (SoundStream, arXiv 2107.03312): several codes a frame.
+
+    Attributes:
+        stages: quantisers with one codebook each; every one codes what the ones before it left.
+    """
+
+    kind: Literal["residual"] = "residual"
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=2, max_length=32)]
+
+    def __post_init__(self) -> None:
+        widths = sorted({stage.latent_dim for stage in self.stages})
+        if len(widths) > 1:
+            raise ValueError(
+                f"all stages must have the same latent_dim, not {' and '.join(map(str, widths))}"
+            )
 
     @property
-    def bits_per_code(self) -> int:
-        """Bits that one index takes."""
-        return ceil(log2(self.codebook_size))
+    def latent_dim(self) -> int:
+        """Width of the latent."""
+        return self.stages[0].latent_dim
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Entries of each stage."""
+        return tuple(stage.codebook_size for stage in self.stages)
 
 
-@dataclass(frozen=True)
+@configuration
+class PackageConfig(_Codebooks):
+    """A quantiser of vector-quantize-pytorch; needs that package wherever the model is used.
+
+    Attributes:
+        name: of the class there, such as "VectorQuantize", "ResidualVQ", "FSQ", "LFQ" or "SimVQ".
+        latent_dim: width of the latent.
+        codebook_sizes: entries of each codebook; what the class makes of ``options`` must agree.
+        options: further arguments of the class.
+        fast: its parameters learn at the quantiser's learning rate.
+    """
+
+    kind: Literal["package"] = "package"
+    name: str
+    latent_dim: Count = 64
+    codebook_sizes: Annotated[tuple[CodebookSize, ...], Field(min_length=1, max_length=32)]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fast: Flag = False
+
+
+QuantizerConfig: TypeAlias = Annotated[
+    Annotated[SimVQConfig, Tag("simvq")]
+    | Annotated[VQConfig, Tag("vq")]
+    | Annotated[EmaVQConfig, Tag("ema")]
+    | Annotated[FSQConfig, Tag("fsq")]
+    | Annotated[ResidualConfig, Tag("residual")]
+    | Annotated[PackageConfig, Tag("package")],
+    by_kind("simvq"),
+]
+
+
+@configuration
 class DecoderConfig:
     """Vocos-like decoder: a ConvNeXt backbone at frame rate and an inverse STFT head.
 
@@ -141,38 +281,35 @@ class DecoderConfig:
         dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
         attention_prenet: put WavTokenizer's residual and attention blocks before the stack. They
             see the whole utterance, so the decoder's receptive field is no longer finite.
-        overlap_frames: frames of context on either side of a chunk when the receptive field is
-            not finite (ignored otherwise: then the context is what exactness needs).
         n_fft: inverse STFT window in samples.
         hop_length: samples a frame; must be the encoder's.
     """
 
-    dim: int = 384
-    hidden_dim: int = 1152
-    blocks: int = 8
-    kernel_size: int = 7
-    attention_prenet: bool = False
-    overlap_frames: int = 150
-    n_fft: int = 1280
-    hop_length: int = 320
+    dim: Count = 384
+    hidden_dim: Count = 1152
+    blocks: Count = 8
+    kernel_size: Count = 7
+    attention_prenet: Flag = False
+    n_fft: Count = 1280
+    hop_length: Count = 320
 
     def __post_init__(self) -> None:
-        _require_positive(self, "dim", "hidden_dim", "blocks", "kernel_size", "overlap_frames")
-        _require_positive(self, "n_fft", "hop_length")
-        require(self.n_fft >= self.hop_length, "n_fft must not be below hop_length")
-        require((self.n_fft - self.hop_length) % 2 == 0, "n_fft - hop_length must be even")
-        require(self.kernel_size % 2 == 1, "kernel_size must be odd")
-        require(
-            not self.attention_prenet or self.dim % 32 == 0,
-            "dim must be a multiple of 32 with attention_prenet (GroupNorm has 32 groups)",
-        )
+        _check_window(self.n_fft, self.hop_length)
+        _check_kernel(self.kernel_size)
+        if self.attention_prenet and self.dim % 32:
+            raise ValueError(
+                "dim must be a multiple of 32 with attention_prenet (GroupNorm has 32 groups)"
+            )
 
 
-EncoderConfig: TypeAlias = SpectralEncoderConfig | SeanetEncoderConfig
-_ENCODER_KINDS = {config.kind: config for config in (SpectralEncoderConfig, SeanetEncoderConfig)}
+EncoderConfig: TypeAlias = Annotated[
+    Annotated[SpectralEncoderConfig, Tag("spectral")]
+    | Annotated[SeanetEncoderConfig, Tag("seanet")],
+    by_kind("spectral"),
+]
 
 
-@dataclass(frozen=True)
+@configuration
 class ModelConfig:
     """A whole codec model.
 
@@ -182,18 +319,17 @@ class ModelConfig:
     """
 
     name: str = "compact"
-    sample_rate: int = 24_000
-    encoder: EncoderConfig = field(default_factory=SpectralEncoderConfig)
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    sample_rate: Count = 24_000
+    encoder: EncoderConfig = dataclasses.field(default_factory=SpectralEncoderConfig)
+    quantizer: QuantizerConfig = dataclasses.field(default_factory=SimVQConfig)
+    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "sample_rate")
-        require(
-            self.encoder.hop_length == self.decoder.hop_length,
-            f"the encoder's hop length ({self.encoder.hop_length}) is not the decoder's "
-            f"({self.decoder.hop_length})",
-        )
+        if self.encoder.hop_length != self.decoder.hop_length:
+            raise ValueError(
+                f"the encoder's hop length ({self.encoder.hop_length}) is not the decoder's "
+                f"({self.decoder.hop_length})"
+            )
 
     @property
     def hop_length(self) -> int:
@@ -208,79 +344,49 @@ class ModelConfig:
     @property
     def bitrate(self) -> float:
         """Payload bits a second of one channel."""
-        return self.frame_rate * self.quantizer.bits_per_code
+        return self.frame_rate * self.quantizer.bits_per_frame
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form that ``from_dict`` takes back."""
-        result = dataclasses.asdict(self)
-        # What is not set is left out: settings that come later must not change the model_id of
-        # models that do without them.
-        encoder = {name: value for name, value in result["encoder"].items() if value is not None}
-        result["encoder"] = {"kind": self.encoder.kind, **encoder}
-        return result
+        return plain(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from nested plain values, as read from TOML or a model file.
+    def from_dict(cls, values: Any) -> ModelConfig:
+        """Build from nested plain values, as read from TOML.
 
         Raises:
             ConfigError: a key is unknown, of the wrong type or out of range.
         """
-        values = dict(values)
-        for key, make in (
-            ("encoder", _encoder_from_dict),
-            ("quantizer", lambda v: from_plain(QuantizerConfig, v, "quantizer")),
-            ("decoder", lambda v: from_plain(DecoderConfig, v, "decoder")),
-        ):
-            if key in values:
-                values[key] = make(values[key])
-        return from_plain(cls, values, "model")
+        return parse(cls, values, "model")
 
 
-def without_training_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration as older files hold it, without what has moved to training's."""
-    values = dict(values)
-    if isinstance(values.get("quantizer"), dict):
-        values["quantizer"] = {n: v for n, v in values["quantizer"].items() if n != "commitment"}
-    return values
+def without_training_settings(values: Any) -> Any:
+    """A configuration as older model files hold it, without what is no part of the model.
 
-
-def from_plain(cls: type, values: Any, where: str) -> Any:
-    """Build the dataclass ``cls`` from a table of plain values, naming what does not fit.
-
-    Raises:
-        ConfigError: ``values`` is no table, or holds a key or a type that ``cls`` does not have.
+    Until version 0.2 these were the weight of a training loss, and how far pieces overlap where a
+    decoder's receptive field is not finite.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a table of settings, not {values!r}")
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"unknown key {unknown[0]!r} in {where}; known keys: {', '.join(sorted(known))}"
-        )
-    for name, value in values.items():
-        default = known[name].default
-        # TOML and JSON write 1 for 1.0, and lists for tuples; anything else must match.
-        if isinstance(default, float) and type(value) is int:
-            values = {**values, name: float(value)}
-        elif isinstance(default, tuple) and isinstance(value, list):
-            values = {**values, name: tuple(value)}
-        elif isinstance(default, (bool, int, float, str)) and type(value) is not type(default):
-            raise ConfigError(
-                f"{where}.{name} must be of type {type(default).__name__}, not {value!r}"
-            )
-    return cls(**values)
+    values = _without(values, "quantizer", "commitment")
+    return _without(values, "decoder", "overlap_frames")
 
 
-def _encoder_from_dict(values: Any) -> EncoderConfig:
-    if not isinstance(values, dict):
-        raise ConfigError(f"encoder must be a table of settings, not {values!r}")
-    values = dict(values)
-    kind = values.pop("kind", "spectral")
-    if kind not in _ENCODER_KINDS:
-        raise ConfigError(f"unknown encoder kind {kind!r}; known: {', '.join(_ENCODER_KINDS)}")
-    return from_plain(_ENCODER_KINDS[kind], values, "encoder")
+def _without(values: Any, table: str, key: str) -> Any:
+    if not isinstance(values, dict) or not isinstance(values.get(table), dict):
+        return values
+    kept = {name: value for name, value in values[table].items() if name != key}
+    return {**values, table: kept}
+
+
+def _check_window(n_fft: int, hop_length: int) -> None:
+    if n_fft < hop_length:
+        raise ValueError("n_fft must not be below hop_length")
+    if (n_fft - hop_length) % 2:
+        raise ValueError("n_fft - hop_length must be even")
+
+
+def _check_kernel(kernel_size: int) -> None:
+    if kernel_size % 2 == 0:
+        raise ValueError("kernel_size must be odd")
 
 
 def published(codebook_size: int = 4096) -> ModelConfig:
@@ -288,14 +394,8 @@ def published(codebook_size: int = 4096) -> ModelConfig:
     return ModelConfig(
         name="published",
         encoder=SeanetEncoderConfig(),
-        quantizer=QuantizerConfig(codebook_size=codebook_size, latent_dim=512),
+        quantizer=SimVQConfig(codebook_size=codebook_size, latent_dim=512),
         decoder=DecoderConfig(
             dim=768, hidden_dim=2304, blocks=12, kernel_size=7, attention_prenet=True
         ),
     )
-
-
-def compact() -> ModelConfig:
-    """The model that ships: everything at 75 frames/s, finite receptive field, 975 bit/s."""
-    # What lies above 7.4 kHz is inferred: that is where speech recorded at 16 kHz begins to end.
-    return ModelConfig(name="compact", encoder=SpectralEncoderConfig(bins=395))

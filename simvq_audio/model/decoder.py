@@ -10,6 +10,9 @@ from simvq_audio.model.config import DecoderConfig
 from simvq_audio.model.frames import IstftHead
 from simvq_audio.model.streaming import Stream, WindowedStream
 
+# Context on either side of a piece where the receptive field is not finite.
+OVERLAP_FRAMES = 150
+
 
 class Decoder(nn.Module):
     """Latent -> Conv1d -> (attention prenet) -> ConvNeXt stack -> inverse STFT -> waveform.
@@ -31,7 +34,7 @@ class Decoder(nn.Module):
         self.context_frames = (
             kernel // 2 + self.stack.context_frames + self.head.context_frames
             if self.finite
-            else config.overlap_frames
+            else OVERLAP_FRAMES
         )
 
     def forward(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -66,6 +69,6 @@ class Decoder(nn.Module):
         """A stream from latent (batch, latent_dim, frames) to waveform.
 
         Exact for any cutting when the receptive field is finite; otherwise every piece is decoded
-        with ``overlap_frames`` frames of context on either side.
+        with ``OVERLAP_FRAMES`` frames of context on either side.
         """
         return WindowedStream(self, self.context_frames, 1, self.hop_length)

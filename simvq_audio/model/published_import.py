@@ -107,7 +107,7 @@ def import_published(checkpoint: Path, out: Path, *, raw: bool = False) -> Impor
     source = "raw" if raw else "ema"
     origin = f"published checkpoint {Path(checkpoint).name}, {source} weights"
     save_model(out, config, state, metadata={"source": origin})
-    return ImportSummary(config.quantizer.codebook_size, parameters, source)
+    return ImportSummary(config.quantizer.codebook_sizes[0], parameters, source)
 
 
 def published_names(config: ModelConfig) -> dict[str, str]:
@@ -167,7 +167,7 @@ def _codebook_size(tensors: dict[str, Any]) -> int:
     basis = tensors.get(_BASIS)
     if isinstance(basis, Tensor) and basis.ndim == 2:
         return basis.shape[0]
-    return published().quantizer.codebook_size
+    return published().quantizer.codebook_sizes[0]
 
 
 def _select(

@@ -146,7 +146,7 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
     try:
         old = metadata.pop("format") == 1
         values = metadata.pop("config")
-        config = ModelConfig.from_dict(without_training_settings(values) if old else values)
+        config = ModelConfig.from_dict(without_training_settings(values))
         parameters = sum(prod(entry["shape"]) for entry in entries.values())
         if old:
             whole = str(metadata.pop("fingerprint"))

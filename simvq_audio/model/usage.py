@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def entry_numbers(indices: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+    """Number the entries of all codebooks through: indices -> the same shape, below the sum.
+
+    Args:
+        indices: (batch, frames) of one codebook, or (batch, codebooks, frames).
+    """
+    if len(codebook_sizes) == 1:
+        return indices
+    sizes = torch.tensor(codebook_sizes, device=indices.device)
+    return indices + (sizes.cumsum(0) - sizes)[:, None]
 
 
 def code_counts(indices: Tensor, codebook_size: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from simvq_audio.errors import ConfigError, MissingExtraError
 
-_FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -26,7 +26,7 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
         precision: see ``TrainingConfig``.
 
     Raises:
-        ConfigError: the device is not there, or cannot compute in that precision.
+        ConfigError: the device is not there.
         MissingExtraError: lightning-fabric is not installed.
     """
     try:
@@ -38,10 +38,6 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
     # Its remarks on precision and strategy tell nothing that the configuration does not.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = _available(device)
-    if precision == "fp16" and device != "cuda":
-        raise ConfigError(
-            f"precision fp16 needs a CUDA device, not {device}; set precision to bf16 or fp32"
-        )
     world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     if device == "cuda" and local > torch.cuda.device_count():

@@ -12,43 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# How PyTorch's own scaler starts, grows and shrinks.
-_FIRST_SCALE = 2.0**16
-_GROW_AFTER = 2000
-
-
-class LossScale:
-    """The factor that losses carry through a backward pass in float16, kept on the device.
-
-    Halved after gradients that are not finite, doubled after 2000 steps without one. In other
-    precisions it stays at 1. ``torch.amp.GradScaler`` does the same, but expects one backward pass
-    and one optimiser at a time; here two losses share a graph and a scale.
-    """
-
-    def __init__(self, enabled: bool, device: torch.device) -> None:
-        self.enabled = enabled
-        self.value = torch.tensor(_FIRST_SCALE if enabled else 1.0, device=device)
-        self._good_steps = torch.tensor(0.0, device=device)
-
-    def update(self, bad: Tensor) -> None:
-        """Take note of a step; ``bad`` is a float scalar, 1 where gradients were not finite."""
-        if not self.enabled:
-            return
-        self._good_steps = (self._good_steps + 1) * (1 - bad)
-        grow = (self._good_steps >= _GROW_AFTER).float()
-        self._good_steps *= 1 - grow
-        self.value = (self.value * (1 + grow) * (1 - 0.5 * bad)).clamp(min=2.0**-24, max=2.0**24)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Tensors that ``load_state_dict`` takes back."""
-        return {"value": self.value, "good_steps": self._good_steps}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from another run's scale, if both runs have one."""
-        if self.enabled and float(state["value"]) != 1.0:
-            self.value = state["value"].to(self.value.device)
-            self._good_steps = state["good_steps"].to(self.value.device)
-
 
 class SkippedSteps:
     """Counts of steps without finite gradients, kept on the device.
@@ -86,21 +49,16 @@ def exchange(parameters: Iterable[nn.Parameter]) -> None:
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients)])
 
 
-def unscale_and_clip(
-    parameters: Iterable[nn.Parameter], scale: Tensor, max_norm: float
-) -> tuple[Tensor, Tensor]:
-    """Divide gradients by ``scale``, then shorten them to ``max_norm`` (0: leave them as long).
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> tuple[Tensor, Tensor]:
+    """Shorten gradients to ``max_norm`` (0: leave them as long as they are).
 
     Returns:
-        the norm after the division and before the shortening, and 1 where it is not finite
-        (else 0); float scalars on the device.
+        the norm before, and 1 where it is not finite (else 0); float scalars on the device.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients) / scale
-    factor = 1 / scale
+    norm = nn.utils.get_total_norm(gradients)
     if max_norm > 0:
-        factor = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, factor)
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm, 1 - torch.isfinite(norm).float()
 
 

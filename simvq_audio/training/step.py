@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.training.config import TrainingConfig
+from simvq_audio.training.config import OptimizerConfig, TrainingConfig
 from simvq_audio.training.discriminators import Discriminators
-from simvq_audio.training.gradients import (
-    LossScale,
-    SkippedSteps,
-    exchange,
-    step_unless,
-    unscale_and_clip,
-)
+from simvq_audio.training.gradients import SkippedSteps, clip, exchange, step_unless
 from simvq_audio.training.losses import (
     SpectralLosses,
     discriminator_loss,
@@ -51,7 +47,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         losses: detached scalars by name, and gradient norms before clipping.
-        indices: (crops, frames) int64, None in unquantised steps.
+        indices: of the quantiser, None in unquantised steps.
     """
 
     losses: dict[str, Tensor]
@@ -82,19 +78,15 @@ class TrainingStep:
         # Every process draws the same weights.
         torch.manual_seed(config.seed)
         self.model = Autoencoder(config.model).to(device)
-        self.model.quantizer.commitment = config.loss.commitment
+        self.model.freeze(config.freeze)
         self.discriminators = Discriminators(config.discriminators).to(device)
         self.average = deepcopy(self.model).eval().requires_grad_(False)
-        self.spectral = SpectralLosses(config.spectral, config.model.sample_rate).to(device)
+        self.spectral = SpectralLosses(config.loss, config.mel, config.model.sample_rate).to(device)
         self.generator_optimizer = _optimizer(self.model, config, config.optimizer.learning_rate)
         self.discriminator_optimizer = _optimizer(
             self.discriminators, config, config.adversary.learning_rate
         )
-        self.scale = LossScale(config.precision == "fp16", device)
         self.skipped = SkippedSteps(device)
-        if config.compile:
-            self.model.encoder.compile()
-            self.model.decoder.compile()
 
     def __call__(
         self,
@@ -102,89 +94,89 @@ class TrainingStep:
         step: int,
         plan: Plan,
         learning_rate_factor: float,
-        mark: Callable[[str], None] = lambda part: None,
     ) -> Outcome:
         """Update both networks.
 
         Args:
             batch: this process's waveforms (crops, samples) and bandwidths (crops,) in Hz.
-            step: its number, which seeds what is random in it (dropout).
-            mark: called with the name of each part of the step as it ends, for profiles.
+            step: its number, which seeds what is random in it.
         """
         config = self.config
         torch.manual_seed(_step_seed(config.seed, step, self._fabric.global_rank))
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        parts = config.optimizer.accumulate
-        outcomes = [
-            self._backward(waveforms, bandwidths, plan, mark)
-            for waveforms, bandwidths in zip(batch[0].chunk(parts), batch[1].chunk(parts))
-        ]
-        losses = _means([outcome.losses for outcome in outcomes])
-        bad = torch.zeros((), device=self._fabric.device)
-        if not plan.hold:
-            norm, bad = self._update(
-                self.model, self.generator_optimizer, learning_rate_factor, config.optimizer
-            )
-            losses["gradient_norm"] = norm
-        if plan.discriminate:
-            norm, also_bad = self._update(
-                self.discriminators,
-                self.discriminator_optimizer,
-                learning_rate_factor,
-                config.adversary,
-            )
-            losses["discriminator_gradient_norm"] = norm
-            bad = torch.maximum(bad, also_bad)
-        self.scale.update(bad)
-        self.skipped.update(bad)
-        if not plan.hold:
-            # Short runs would otherwise average over their own random start.
-            self._update_average(min(config.optimizer.ema, (1 + step) / (10 + step)))
-        mark("optimizer")
-        indices = [outcome.indices for outcome in outcomes]
-        return Outcome(losses, torch.cat(indices) if plan.quantize else None)
+        losses, indices = self._backward(*batch, plan)
+        with record_function("optimizer"):
+            bad = torch.zeros((), device=self._fabric.device)
+            if not plan.hold:
+                norm, bad = self._update(
+                    self.model,
+                    self.generator_optimizer,
+                    learning_rate_factor,
+                    config.optimizer.clip_norm,
+                )
+                losses["gradient_norm"] = norm
+            if plan.discriminate:
+                norm, also_bad = self._update(
+                    self.discriminators,
+                    self.discriminator_optimizer,
+                    learning_rate_factor,
+                    config.adversary.clip_norm,
+                )
+                losses["discriminator_gradient_norm"] = norm
+                bad = torch.maximum(bad, also_bad)
+            self.skipped.update(bad)
+            if not plan.hold:
+                # Short runs would otherwise average over their own random start.
+                self._update_average(min(config.optimizer.ema, (1 + step) / (10 + step)))
+        return Outcome(losses, indices)
 
-    def _backward(
-        self, original: Tensor, bandwidths: Tensor, plan: Plan, mark: Callable[[str], None]
-    ) -> Outcome:
-        """Add the gradients of some crops to both networks' gradients."""
+    def _backward(self, original: Tensor, bandwidths: Tensor, plan: Plan) -> Outcome:
+        """Compute both networks' gradients."""
         config, sample_rate = self.config, self.config.model.sample_rate
-        weight = self.scale.value / config.optimizer.accumulate
-        with torch.set_grad_enabled(not plan.hold), self._fabric.autocast():
+        with (
+            record_function("forward"),
+            torch.set_grad_enabled(not plan.hold),
+            self._fabric.autocast(),
+        ):
             reconstruction, _, quantized = self.model(original, quantize=plan.quantize)
-        original = limit_bandwidth(original, bandwidths, sample_rate)
-        limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
-        mark("forward")
-        losses = self.spectral(limited, original)
-        total = self.spectral.total(losses)
-        if quantized is not None:
-            losses["quantizer"] = quantized.loss
-            total = total + config.loss.quantizer * quantized.loss
-        total = weight * total
-        mark("losses")
+        with record_function("losses"):
+            original = limit_bandwidth(original, bandwidths, sample_rate)
+            limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
+            losses = self.spectral(limited, original)
+            total = self.spectral.total(losses)
+            if quantized is not None and quantized.losses:
+                losses["quantizer"] = self._quantizer_loss(quantized.losses)
+                total = total + config.loss.quantizer * losses["quantizer"]
         if plan.discriminate:
-            total = total + self._discriminate(original, limited, plan.heard, weight, losses)
-            mark("discriminators")
+            with record_function("discriminators"):
+                judged, term = self._discriminate(original, limited, plan.heard)
+                losses |= judged
+                total = total + term
         if not plan.hold:
-            total.backward()
-        mark("backward")
+            with record_function("backward"):
+                total.backward()
         return Outcome(
             {name: value.detach() for name, value in losses.items()},
             None if quantized is None else quantized.indices,
         )
 
+    def _quantizer_loss(self, losses: dict[str, Tensor]) -> Tensor:
+        """The sum of the quantiser's losses, the commitment with its weight."""
+        others = [loss for name, loss in losses.items() if name != "commitment"]
+        if "commitment" in losses:
+            others.append(self.config.loss.commitment * losses["commitment"])
+        return sum(others[1:], start=others[0])
+
     def _discriminate(
-        self,
-        original: Tensor,
-        reconstruction: Tensor,
-        heard: bool,
-        weight: Tensor,
-        losses: dict[str, Tensor],
-    ) -> Tensor:
-        """Add to the discriminators' gradients; return the generator's term, weighted.
+        self, original: Tensor, reconstruction: Tensor, heard: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the discriminators' gradients.
 
         They judge one window of the crops; see ``AdversaryConfig.window_seconds``.
+
+        Returns:
+            losses by name, and the generator's term, weighted.
         """
         config = self.config
         judged = config.judged_samples
@@ -195,29 +187,30 @@ class TrainingStep:
         with self._fabric.autocast():
             real = self.discriminators(original)
             fake = self.discriminators(handed_over)
-        term = torch.zeros_like(weight)
+        losses: dict[str, Tensor] = {}
+        term = torch.zeros((), device=original.device)
         if heard:
-            losses |= generator_losses(config.discriminators, real, fake)
-            generator_loss = weight * (
+            losses = generator_losses(config.discriminators, real, fake)
+            generator_loss = (
                 config.loss.adversarial * losses["adversarial"]
                 + config.loss.feature_matching * losses["feature_matching"]
             )
             (gradient,) = torch.autograd.grad(generator_loss, handed_over, retain_graph=True)
             term = (reconstruction * gradient).sum()
         losses["discriminator"] = discriminator_loss(config.discriminators, real, fake)
-        (weight * losses["discriminator"]).backward(inputs=list(self.discriminators.parameters()))
-        return term
+        losses["discriminator"].backward(inputs=list(self.discriminators.parameters()))
+        return losses, term
 
     def _update(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         learning_rate_factor: float,
-        clip: Any,
+        clip_norm: float,
     ) -> tuple[Tensor, Tensor]:
-        """Exchange, clip and apply gradients; see ``unscale_and_clip`` for what comes back."""
+        """Exchange, clip and apply gradients; see ``gradients.clip`` for what comes back."""
         exchange(network.parameters())
-        norm, bad = unscale_and_clip(network.parameters(), self.scale.value, clip.clip_norm)
+        norm, bad = clip(network.parameters(), clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_factor
         step_unless(optimizer, bad)
@@ -241,6 +234,7 @@ class TrainingStep:
             "model": self.model.state_dict(),
             "discriminators": self.discriminators.state_dict(),
             "average": dict(self.average.named_parameters()),
+            "quantizer": self.model.quantizer.training_state(),
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
@@ -248,13 +242,13 @@ class TrainingStep:
         self.model.load_state_dict(state["model"])
         self.discriminators.load_state_dict(state["discriminators"])
         self.average.load_state_dict({**self.model.state_dict(), **state["average"]})
+        self.model.quantizer.load_training_state(state.get("quantizer", {}))
 
     def moments(self) -> dict[str, Any]:
         """The optimisers' state and the counters."""
         return {
             "generator_optimizer": self.generator_optimizer.state_dict()["state"],
             "discriminator_optimizer": self.discriminator_optimizer.state_dict()["state"],
-            "scale": self.scale.state_dict(),
             "skipped": self.skipped.total,
             "skipped_in_a_row": self.skipped.in_a_row,
         }
@@ -265,23 +259,50 @@ class TrainingStep:
             optimizer = getattr(self, name)
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state[name], "param_groups": groups})
-        self.scale.load_state_dict(state["scale"])
         self.skipped.total.copy_(state["skipped"])
         self.skipped.in_a_row.copy_(state["skipped_in_a_row"])
+
+
+def learning_rate_factor(
+    config: OptimizerConfig, step: int, steps: int, fresh_since: int = 0
+) -> float:
+    """What the learning rate is multiplied by at ``step`` (from 0) of ``steps``, 0 to 1.
+
+    Args:
+        config: ``schedule`` "constant" stays at 1 until the last ``decay_steps`` steps, in which it
+            falls in a straight line; "cosine" falls along half a cosine from the end of the warm-up
+            on. Both end at ``final_factor``.
+        steps: where the run ends.
+        fresh_since: step at which the optimisers began without moments; the warm-up counts from
+            there. Not 0 only after a start from the carrying form, which has no moments: Adam's
+            first steps are as long as its learning rate, whatever the gradient.
+    """
+    warmup = min(1.0, (step - fresh_since + 1) / max(1, config.warmup_steps))
+    if config.schedule == "constant":
+        begin = steps - config.decay_steps
+    else:
+        begin = min(config.warmup_steps, steps)
+    progress = min(1.0, max(0, step - begin) / max(1, steps - begin))
+    fall = 0.5 * (1 - math.cos(math.pi * progress)) if config.schedule == "cosine" else progress
+    return warmup * (1 - fall * (1 - config.final_factor))
 
 
 def _optimizer(
     network: nn.Module, config: TrainingConfig, learning_rate: float
 ) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels only, with a group of its own for W, if any."""
-    w = list(network.quantizer.parameters()) if isinstance(network, Autoencoder) else []
-    rest = _without(network.parameters(), w)
-    fast = learning_rate * config.quantizer_start.learning_rate_factor
+    """AdamW that decays matrices and kernels only; the quantiser's fast parameters by themselves.
+
+    Weights without a gradient (frozen parts, moving averages) are left out.
+    """
+    fast: list[nn.Parameter] = []
+    if isinstance(network, Autoencoder):
+        fast = [p for p in network.quantizer.fast_parameters() if p.requires_grad]
+    rest = _without(network.parameters(), fast)
     decay = config.optimizer.weight_decay
     groups = [
         ([p for p in rest if p.dim() > 1], learning_rate, decay),
         ([p for p in rest if p.dim() <= 1], learning_rate, 0.0),
-        (w, fast, 0.0),
+        (fast, learning_rate * config.optimizer.quantizer_factor, 0.0),
     ]
     return torch.optim.AdamW(
         [
@@ -296,7 +317,7 @@ def _optimizer(
 
 def _without(parameters: Iterable[nn.Parameter], left_out: list[nn.Parameter]) -> list[Any]:
     known = {id(parameter) for parameter in left_out}
-    return [parameter for parameter in parameters if id(parameter) not in known]
+    return [p for p in parameters if p.requires_grad and id(p) not in known]
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
@@ -308,10 +329,3 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
         mixed ^= mixed >> 30
         mixed = (mixed * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     return mixed >> 1
-
-
-def _means(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of each entry over rows of the same names."""
-    if len(rows) == 1:
-        return rows[0]
-    return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

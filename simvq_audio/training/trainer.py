@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,8 @@ import torch
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError, ModelError, SimvqAudioError
-from simvq_audio.model.config import without_training_settings
+from simvq_audio.model.autoencoder import PARTS
+from simvq_audio.model.config import ModelConfig, without_training_settings
 from simvq_audio.model.storage import load_model, save_model
 from simvq_audio.training.checkpoint import (
     CARRY,
@@ -26,19 +26,13 @@ from simvq_audio.training.checkpoint import (
     save_checkpoint,
 )
 from simvq_audio.training.config import TrainingConfig
-from simvq_audio.training.quantizer_start import (
-    draw_basis_from_latents,
-    match_codebook_to_latents,
-    move_basis_to_means,
-)
+from simvq_audio.training.log_window import LogWindow
 from simvq_audio.training.read_ahead import Prefetched
 from simvq_audio.training.sampling import CropSource
-from simvq_audio.training.schedule import learning_rate_factor
 from simvq_audio.training.source import PinnedSource
-from simvq_audio.training.step import Plan, TrainingStep
+from simvq_audio.training.step import Plan, TrainingStep, learning_rate_factor
 from simvq_audio.training.validation import ValidationSet
 from simvq_audio.training.watch import Watch
-from simvq_audio.training.window import LogWindow
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -83,12 +77,10 @@ class Trainer:
         validation: ValidationSet | None = None,
         watch: Watch | None = None,
     ) -> None:
-        processes = fabric.world_size
-        parts = processes * config.optimizer.accumulate
-        if config.data.batch_size % parts:
+        if config.data.batch_size % fabric.world_size:
             raise ConfigError(
-                f"data.batch_size ({config.data.batch_size}) must be a multiple of "
-                f"{processes} processes x optimizer.accumulate ({config.optimizer.accumulate})"
+                f"data.batch_size ({config.data.batch_size}) must be a multiple of the number of "
+                f"processes, {fabric.world_size}"
             )
         self.config = config
         self.out = out
@@ -98,26 +90,38 @@ class Trainer:
         self._source = source
         self._validation = validation
         self._watch = watch if fabric.is_global_zero else None
-        self._quantizer_started = config.quantizer_start.unquantized_steps == 0
+        # A frozen quantiser is as its owner wants it.
+        self._quantizer_started = (
+            config.quantizer_start.unquantized_steps == 0 or "quantizer" in config.freeze
+        )
         self._fresh_since = 0
         self._best: float | None = None
 
     # -- starting and stopping -----------------------------------------------------------------
 
-    def start_from_model(self, path: Path) -> None:
+    def start_from_model(self, path: Path) -> list[str]:
         """Take the weights of a model file; optimisers and discriminators start fresh.
+
+        Returns:
+            the parts of the model, quantiser or decoder, that start from scratch, because this run
+            configures them in another way.
 
         Raises:
             ModelError: the file cannot be read.
-            ConfigError: it was built from another configuration.
+            ConfigError: it has another sample rate or another encoder, or another form of a part
+                that this run freezes.
         """
         model, header = load_model(path, self._fabric.device)
-        # The name is a label; a fine-tuned model may well have another.
-        theirs = dataclasses.replace(header.config, name=self.config.model.name)
-        _require_same("model", self.config.model.to_dict(), theirs.to_dict(), path)
-        self.networks.model.load_state_dict(model.state_dict())
+        ours, theirs = self.config.model.to_dict(), header.config.to_dict()
+        for name in ("sample_rate", "encoder", *self.config.freeze):
+            _require_same(f"model.{name}", ours[name], theirs[name], path)
+        taken = [part for part in PARTS if ours[part] == theirs[part]]
+        for part in taken:
+            weights = getattr(model, part).state_dict()
+            getattr(self.networks.model, part).load_state_dict(weights)
         self.networks.restart_average()
-        self._quantizer_started = not self.config.quantizer_start.anew
+        self._quantizer_started |= "quantizer" in taken
+        return [part for part in PARTS if part not in taken]
 
     def resume(self) -> Path:
         """Go on from the newest checkpoint in ``out``, or from ``carry.pt`` if there is none.
@@ -136,11 +140,12 @@ class Trainer:
                 raise ModelError(f"{self.out} holds no checkpoint to resume from")
             state = load_checkpoint(path)
         path, state = self._fabric.broadcast((path, state))
-        for part in ("model", "discriminators"):
-            theirs = state["config"][part]
-            if part == "model":
-                theirs = without_training_settings(theirs)
-            _require_same(part, self.config.to_dict()[part], theirs, path)
+        ours, theirs = self.config.to_dict(), {"freeze": [], **state["config"]}
+        # Runs of version 0.1.0 go on, too.
+        stored = without_training_settings(theirs["model"])
+        theirs["model"] = ModelConfig.from_dict(stored).to_dict()
+        for part in ("model", "discriminators", "freeze"):
+            _require_same(part, ours[part], theirs[part], path)
         self.networks.load_weights(state)
         self.step = state["step"]
         self._quantizer_started = state["quantizer_started"]
@@ -313,25 +318,22 @@ class Trainer:
 
     @torch.no_grad()
     def _start_quantizer(self) -> None:
-        """Set W from the latents of some batches; the same on every process."""
+        """Start the quantiser from the latents of some batches; the same on every process."""
         config, networks = self.config, self.networks
-        part = config.data.batch_size // config.optimizer.accumulate
         latents = []
         for index in range(config.quantizer_start.statistics_batches):
             batch, _ = self._source.batch(_STATISTICS_STEP + index, config.data.batch_size)
             with self._fabric.autocast():
-                latents += [
-                    networks.model.encode_latent(waveforms.to(self._fabric.device))
-                    for waveforms in batch.split(part)
-                ]
-        quantizer, everything = networks.model.quantizer, torch.cat(latents)
-        match_codebook_to_latents(quantizer, everything)
-        if config.quantizer_start.basis_from_latents:
-            draw = torch.Generator().manual_seed(config.seed)
-            draw_basis_from_latents(quantizer, everything, draw)
-        for _ in range(config.quantizer_start.kmeans_rounds):
-            move_basis_to_means(quantizer, everything)
-        # Different devices may round differently; the weights, and C, must not.
+                latent = networks.model.encode_latent(batch.to(self._fabric.device))
+            latents.append(latent.transpose(1, 2).flatten(0, 1))
+        quantizer = networks.model.quantizer
+        quantizer.start(
+            torch.cat(latents),
+            torch.Generator().manual_seed(config.seed),
+            entries_from_latents=config.quantizer_start.entries_from_latents,
+            kmeans_rounds=config.quantizer_start.kmeans_rounds,
+        )
+        # Different devices may round differently; the weights must not.
         state = {name: value.cpu() for name, value in quantizer.state_dict().items()}
         state = self._fabric.broadcast(state)
         quantizer.load_state_dict(state)

@@ -16,9 +16,9 @@ from simvq_audio.evaluation.metric import UnscorableError
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
 from simvq_audio.evaluation.trial import Trial
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.usage import code_counts, perplexity, utilisation
+from simvq_audio.model.usage import code_counts, entry_numbers, perplexity, utilisation
 from simvq_audio.training.config import ValidationConfig
-from simvq_audio.training.losses import SpectralLossConfig, SpectralLosses
+from simvq_audio.training.losses import LossConfig, MelConfig, SpectralLosses
 from simvq_audio.training.manifest import load_manifest
 from simvq_audio.training.recordings import RecordingFiles, read_mono
 
@@ -78,7 +78,7 @@ class ValidationSet:
         self._metrics = [PesqWb(), Stoi(), Estoi()]
         self._sample_rate = sample_rate
         self._limit = round(config.max_seconds * sample_rate)
-        self._mel = SpectralLosses(SpectralLossConfig(), sample_rate)
+        self._mel = SpectralLosses(LossConfig(), MelConfig(), sample_rate)
         listed = _folder(source) if source.is_dir() else _manifest(source)
         files = RecordingFiles(shard for _, shard in listed)
         shortest = round(min(_MIN_SECONDS, config.max_seconds) * sample_rate)
@@ -109,7 +109,8 @@ class ValidationSet:
         """
         device = next(model.parameters()).device
         mel = self._mel.to(device)
-        counts = torch.zeros(model.config.quantizer.codebook_size, dtype=torch.long)
+        sizes = model.config.quantizer.codebook_sizes
+        counts = torch.zeros(sum(sizes), dtype=torch.long)
         rows: dict[str, list[float]] = {"mel": []}
         failed = {}
         for metric in self._metrics:
@@ -119,7 +120,7 @@ class ValidationSet:
         for name, original in self.recordings:
             waveform = torch.from_numpy(original)[None].to(device)
             indices = model.encode(waveform)
-            counts += code_counts(indices, len(counts)).cpu()
+            counts += code_counts(entry_numbers(indices, sizes), len(counts)).cpu()
             decoded = model.decode(indices)[:, : waveform.shape[1]]
             rows["mel"].append(mel(decoded, waveform)["mel"].item())
             result = decoded[0].clamp(-1, 1).cpu().numpy()
@@ -132,8 +133,9 @@ class ValidationSet:
                 except UnscorableError:
                     failed[f"{metric.name}_failed"] += 1
         means = {name: float(np.mean(values)) for name, values in rows.items() if values}
-        means["utilisation"] = utilisation(counts).item()
-        means["perplexity"] = perplexity(counts).item()
+        of_each = counts.split(sizes)
+        means["utilisation"] = float(np.mean([utilisation(c).item() for c in of_each]))
+        means["perplexity"] = float(np.mean([perplexity(c).item() for c in of_each]))
         return Validation({**means, **failed}, shown)
 
 

@@ -23,8 +23,8 @@ from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
     DecoderConfig,
     ModelConfig,
-    QuantizerConfig,
     SeanetEncoderConfig,
+    SimVQConfig,
 )
 from simvq_audio.model.published_import import ImportSummary, import_published, published_names
 from simvq_audio.model.storage import load_model, read_header
@@ -38,7 +38,7 @@ def narrow(codebook_size: int = 16) -> ModelConfig:
     return ModelConfig(
         name="narrow",
         encoder=SeanetEncoderConfig(filters=2),
-        quantizer=QuantizerConfig(codebook_size=codebook_size, latent_dim=8),
+        quantizer=SimVQConfig(codebook_size=codebook_size, latent_dim=8),
         decoder=DecoderConfig(dim=32, hidden_dim=48, blocks=2, attention_prenet=True),
     )
 
@@ -347,7 +347,7 @@ print(peak() - before)
 def test_memory_stays_near_what_is_imported(tmp_path):
     config = ModelConfig(
         encoder=SeanetEncoderConfig(),
-        quantizer=QuantizerConfig(codebook_size=4096, latent_dim=512),
+        quantizer=SimVQConfig(codebook_size=4096, latent_dim=512),
         decoder=DecoderConfig(dim=256, hidden_dim=768, blocks=4, attention_prenet=True),
     )
     with torch.device("meta"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import vector_quantize_pytorch as vqp
+from simvq_audio.model.quantizer import SimVQ
 from study.bottleneck import Unquantized, draw_entries
 from study.ours import Simvq
 from study.package import PackageSimvq, Projected, Residual, Table, fsq_levels
@@ -13,7 +14,6 @@ from study.session import relative_error
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.config import QuantizerConfig
-from simvq_audio.model.quantizer import SimVQ
 
 WIDTH = 8
 QUANTIZERS = [row for row in ROWS.values() if row.group != "reference"]

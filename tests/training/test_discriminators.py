@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from simvq_audio.errors import ConfigError
+from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.discriminators import Discriminators, normalize_level
 from simvq_audio.training.discriminators.config import (
     BandDiscriminatorConfig,
@@ -21,7 +22,7 @@ from simvq_audio.training.discriminators.stft import StftDiscriminator
 
 SAMPLES = 6000
 SMALL = DiscriminatorConfig(
-    (
+    families=(
         StftDiscriminatorConfig(n_ffts=(512, 256), channels=4),
         PeriodDiscriminatorConfig(periods=(2, 7), channels=(4, 8, 8)),
         ResolutionDiscriminatorConfig(resolutions=((512, 128), (256, 64)), channels=4),
@@ -50,7 +51,7 @@ def test_published_sizes_are_those_of_the_published_modules():
 
 def test_encodec_size():
     # EnCodec's own counts 283 398: its first layers have no weight normalisation, 32 gains each.
-    config = DiscriminatorConfig((StftDiscriminatorConfig(channels=32),))
+    config = DiscriminatorConfig(families=(StftDiscriminatorConfig(channels=32),))
     size = sum(p.numel() for p in Discriminators(config).parameters())
     assert size == 283_398 + 3 * 32
 
@@ -69,7 +70,9 @@ def test_shapes(small):
 
 
 def test_period_discriminator_sees_each_phase_alone():
-    config = DiscriminatorConfig((PeriodDiscriminatorConfig(periods=(5,), channels=(4, 4)),))
+    config = DiscriminatorConfig(
+        families=(PeriodDiscriminatorConfig(periods=(5,), channels=(4, 4)),)
+    )
     torch.manual_seed(0)
     model = Discriminators(config)
     before = noise(1, 1000)
@@ -153,41 +156,47 @@ def test_short_crops_are_named(small):
         small(noise(1, 400))
 
 
+def read(values) -> DiscriminatorConfig:
+    return TrainingConfig.from_dict({"discriminators": values}, "recipe").discriminators
+
+
 @pytest.mark.parametrize("make", [compact, published])
 def test_configuration_survives_json(make):
-    values = json.loads(json.dumps(make().to_dict()))
-    assert DiscriminatorConfig.from_dict(values) == make()
-    assert DiscriminatorConfig.from_dict(make.__name__) == make()
+    assert read(json.loads(json.dumps(make().to_dict()))) == make()
+    assert read(make.__name__) == make()
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ("big", "'big'; known: compact, published"),
-        (3, "a list 'families'"),
-        ({"families": []}, "must not be empty"),
-        ({"families": [3]}, r"families\[0\] must be a table"),
-        ({"families": [{"kind": "scale"}]}, r"families\[0\].kind .* not 'scale'"),
-        ({"families": [{"kind": ["stft"]}]}, r"families\[0\].kind"),
-        ({"families": [{"kind": "stft"}, {"kind": "band", "chanels": 3}]}, r"'chanels' .*\[1\]"),
-        ({"families": [{"kind": "stft", "gan": "wasserstein"}]}, "gan must be one of hinge"),
-        ({"families": [{"kind": "stft", "reduction": "max"}]}, "reduction must be one of mean"),
-        ({"families": [{"kind": "stft", "feature_matching": "l2"}]}, "feature_matching must be"),
-        ({"families": [{"kind": "stft", "n_ffts": 512}]}, "n_ffts must be a list"),
-        ({"families": [{"kind": "stft", "compression": 0}]}, "compression must lie in"),
-        ({"families": [{"kind": "stft", "weight": 0}]}, "weight must be a number above zero"),
+        ("big", ": must be 'compact' or 'published' or a table, not 'big'"),
+        (3, " must be a table of settings, not 3"),
+        ({"families": []}, ".families "),
+        ({"families": [3]}, ".families.0 must be a table"),
+        ({"families": [{"kind": "scale"}]}, ".families.0.kind must be one of 'stft', 'period'"),
+        ({"families": [{"kind": ["stft"]}]}, ".families.0.kind must be one of"),
+        ({"families": [{}]}, ".families.0.kind must be one of"),
+        ({"families": [{"kind": "stft"}, {"kind": "band", "chanels": 3}]}, ".families.1.chanels"),
+        ({"families": [{"kind": "stft", "gan": "wasserstein"}]}, ".gan must be 'hinge' or"),
+        ({"families": [{"kind": "stft", "reduction": "max"}]}, ".reduction must be 'mean' or"),
+        ({"families": [{"kind": "stft", "feature_matching": "l2"}]}, ".feature_matching must be"),
+        ({"families": [{"kind": "stft", "n_ffts": 512}]}, ".n_ffts must be a valid tuple"),
+        ({"families": [{"kind": "stft", "compression": 0}]}, ".compression must be greater than 0"),
+        ({"families": [{"kind": "stft", "weight": 0}]}, ".weight must be greater than 0"),
         ({"families": [{"kind": "stft", "first_feature": 5}]}, "first_feature must be below 5"),
-        ({"families": [{"kind": "period", "channels": []}]}, "channels must be a list"),
-        ({"families": [{"kind": "period", "periods": [2, 0]}]}, "periods must be a list"),
-        ({"families": [{"kind": "resolution", "resolutions": [[512]]}]}, r"\[n_fft, hop\]"),
+        ({"families": [{"kind": "period", "channels": []}]}, ".channels "),
+        ({"families": [{"kind": "period", "periods": [2, 0]}]}, ".periods.1 must be greater"),
+        ({"families": [{"kind": "resolution", "resolutions": [[512]]}]}, ".resolutions.0.1 is"),
         ({"families": [{"kind": "band", "bands": [0, 0.5, 0.2]}]}, "bands must be rising"),
         ({"families": [{"kind": "band", "bands": [0, 0.001, 1]}]}, "a band without a bin"),
-        ({"families": [{"kind": "stft"}], "family": 1}, "unknown key 'family'"),
+        ({"families": [{"kind": "stft"}], "family": 1}, "unknown key recipe.discriminators.family"),
     ],
 )
 def test_configuration_errors_name_the_key(values, words):
-    with pytest.raises(ConfigError, match=words) as caught:
-        DiscriminatorConfig.from_dict(values)
+    with pytest.raises(ConfigError) as caught:
+        read(values)
+    assert words in str(caught.value)
+    assert "recipe.discriminators" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simvq_audio.training.config import OptimizerConfig
-from simvq_audio.training.schedule import learning_rate_factor
+from simvq_audio.training.step import learning_rate_factor
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,6 @@ from simvq_audio.training.schedule import learning_rate_factor
         ("constant", 80, 1.0),
         ("constant", 90, 0.5),
         ("constant", 99, 0.05),
-        ("linear", 9, 1.0),
-        ("linear", 10, 1.0),
-        ("linear", 55, 0.5),
-        ("linear", 100, 0.0),
         ("cosine", 4, 0.5),
         ("cosine", 10, 1.0),
         ("cosine", 40, 0.75),  # cos(pi / 3) = 0.5
@@ -34,10 +30,10 @@ def test_factor(schedule, step, factor):
 
 
 def test_decay_ends_at_the_final_factor():
-    for schedule in ("constant", "linear", "cosine"):
+    for schedule in ("constant", "cosine"):
         config = OptimizerConfig(schedule=schedule, decay_steps=20, final_factor=0.2)
         assert learning_rate_factor(config, 1000, 1000) == pytest.approx(0.2)
-    halfway = OptimizerConfig(schedule="linear", warmup_steps=0, final_factor=0.2)
+    halfway = OptimizerConfig(decay_steps=100, warmup_steps=0, final_factor=0.2)
     assert learning_rate_factor(halfway, 50, 100) == pytest.approx(0.6)
 
 

@@ -59,11 +59,50 @@ def wait_for_step(process, run, step):
 
 
 @pytest.mark.parametrize(
-    ("stop", "basis_from_latents", "rounds"), [(6, False, 0), (11, True, 0), (23, True, 2)]
+    "quantizer", [{"kind": "ema"}, {"kind": "vq"}, {"kind": "fsq"}, "residual"]
 )
-def test_stopped_by_steps(tmp_path, stop, basis_from_latents, rounds):
+def test_every_kind_of_quantiser_goes_on(tmp_path, quantizer):
+    table = {"kind": "ema", "codebook_size": 16, "latent_dim": 8}
+    if quantizer == "residual":
+        quantizer = {"kind": "residual", "stages": [table, table]}
+    elif quantizer["kind"] == "fsq":
+        quantizer = {"kind": "fsq", "levels": [5, 3], "latent_dim": 8}
+    else:
+        quantizer = {**table, **quantizer}
+    config = tiny(model__quantizer=quantizer, quantizer_start__entries_from_latents=True, steps=20)
+    whole = make_trainer(tmp_path / "whole", config)
+    whole.run()
+    make_trainer(tmp_path / "parts", config).run(max_steps=11)
+    parts = make_trainer(tmp_path / "parts", config)
+    parts.resume()
+    parts.run()
+    assert_same(weights(parts), weights(whole))
+
+
+def test_a_run_with_frozen_parts_goes_on(tmp_path):
+    make_trainer(tmp_path / "first").run(max_steps=9)
+    config = tiny(freeze=["encoder", "quantizer"], steps=20, precision="bf16")
+    for name, stops in (("whole", [20]), ("parts", [11, 20])):
+        for stop in stops:
+            trainer = make_trainer(tmp_path / name, config)
+            if stop == stops[0]:
+                trainer.start_from_model(tmp_path / "first" / "model.safetensors")
+            else:
+                trainer.resume()
+            trainer.run(max_steps=stop - trainer.step)
+        if name == "whole":
+            whole = trainer
+    assert_same(weights(trainer), weights(whole))
+    with pytest.raises(ConfigError, match="freeze"):
+        make_trainer(tmp_path / "parts", tiny(steps=20, precision="bf16")).resume()
+
+
+@pytest.mark.parametrize(
+    ("stop", "from_latents", "rounds"), [(6, False, 0), (11, True, 0), (23, True, 2)]
+)
+def test_stopped_by_steps(tmp_path, stop, from_latents, rounds):
     config = tiny(
-        quantizer_start__basis_from_latents=basis_from_latents,
+        quantizer_start__entries_from_latents=from_latents,
         quantizer_start__kmeans_rounds=rounds,
     )
     whole = make_trainer(tmp_path / "whole", config)
@@ -71,7 +110,7 @@ def test_stopped_by_steps(tmp_path, stop, basis_from_latents, rounds):
     whole.run()
     drawn = whole.networks.average.quantizer.basis
     assert torch.equal(drawn, whole.networks.model.quantizer.basis)
-    assert torch.equal(drawn, first) != basis_from_latents
+    assert torch.equal(drawn, first) != from_latents
     make_trainer(tmp_path / "parts", config).run(max_steps=stop)
     parts = make_trainer(tmp_path / "parts", config)
     assert parts.resume() == checkpoint_path(tmp_path / "parts", stop)
@@ -213,27 +252,6 @@ def test_a_run_starts_from_a_model(tmp_path):
     quantizer = second.networks.average.quantizer.proj.weight
     # No unquantised steps and no new W: it has moved by training alone.
     assert 0 < (quantizer - expected["quantizer.proj.weight"]).norm() < 0.5 * quantizer.norm()
-    with pytest.raises(ConfigError, match=r"model\.decoder\.blocks = 1, this run has 2"):
-        make_trainer(tmp_path, tiny(model__decoder__blocks=2)).start_from_model(model)
-
-
-def test_the_quantiser_of_a_model_can_be_started_anew(tmp_path):
-    first = make_trainer(tmp_path / "first")
-    first.run(max_steps=9)
-    second = make_trainer(
-        tmp_path / "second",
-        tiny(quantizer_start__anew=True, quantizer_start__basis_from_latents=True),
-    )
-    second.start_from_model(tmp_path / "first" / "model.safetensors")
-    old = first.networks.average.quantizer
-    second.run(max_steps=5)
-    assert torch.equal(second.networks.model.quantizer.basis, old.basis)  # still unquantised
-    second.run(max_steps=2)
-    assert not torch.equal(second.networks.model.quantizer.basis, old.basis)
-    third = make_trainer(tmp_path / "second", second.config)
-    third.resume()
-    third.run(max_steps=2)
-    assert torch.equal(third.networks.model.quantizer.basis, second.networks.model.quantizer.basis)
 
 
 def test_only_a_run_of_the_same_networks_is_resumed(tmp_path):

@@ -65,7 +65,7 @@ feature_matching = "l1"
 kind = "period"
 periods = [2]
 channels = [4, 8]
-[spectral.mel]
+[mel]
 scales = [[128, 32, 12], [256, 64, 24]]
 [validation]
 every = 10

@@ -2,11 +2,12 @@
 
 from simvq_audio.training.losses.adversarial import discriminator_loss, generator_losses
 from simvq_audio.training.losses.bandwidth import limit_bandwidth
-from simvq_audio.training.losses.config import SpectralLossConfig
+from simvq_audio.training.losses.config import LossConfig, MelConfig
 from simvq_audio.training.losses.spectral import SpectralLosses
 
 __all__ = [
-    "SpectralLossConfig",
+    "LossConfig",
+    "MelConfig",
     "SpectralLosses",
     "discriminator_loss",
     "generator_losses",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from simvq_audio.model.usage import perplexity, utilisation
+from simvq_audio.model.usage import entry_numbers, perplexity, utilisation
 from simvq_audio.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class LogWindow:
     def __init__(self, config: TrainingConfig, fabric: Fabric) -> None:
         self._fabric = fabric
         self._batch_seconds = config.data.batch_size * config.data.crop_seconds
-        self._counts = torch.zeros(config.model.quantizer.codebook_size, device=fabric.device)
+        self._sizes = config.model.quantizer.codebook_sizes
+        self._counts = torch.zeros(sum(self._sizes), device=fabric.device)
         self._rows: list[dict[str, Tensor]] = []
         self.restart_clock()
 
@@ -32,7 +33,7 @@ class LogWindow:
         self._timed += 1
         if indices is not None:
             # Not bincount, for which the host waits.
-            flat = indices.reshape(-1)
+            flat = entry_numbers(indices, self._sizes).reshape(-1)
             self._counts.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.float32))
 
     def restart_clock(self) -> None:
@@ -56,8 +57,10 @@ class LogWindow:
             row["steps_per_second"] = speed
             row["audio_seconds_per_second"] = speed * self._batch_seconds
         if self._counts.any():
-            row["perplexity"] = perplexity(self._counts).item()
-            row["utilisation"] = utilisation(self._counts).item()
+            # Means over codebooks, where there are several.
+            of_each = self._counts.split(self._sizes)
+            row["perplexity"] = torch.stack([perplexity(c) for c in of_each]).mean().item()
+            row["utilisation"] = torch.stack([utilisation(c) for c in of_each]).mean().item()
         self._rows = []
         self._counts = torch.zeros_like(self._counts)
         self.restart_clock()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from simvq_audio.training.losses.spectral import Pair
+from simvq_audio.training.losses.pair import Pair
 
 # The longest window of the default mel loss at 24 kHz, so that one STFT does for both.
 _WINDOW_SECONDS = 2048 / 24_000
@@ -20,7 +17,7 @@ _ERB_CORNER = 228.8
 _LOWEST = 50.0
 
 
-class LogMagnitudeLoss(nn.Module):
+class BinsLoss(nn.Module):
     """Mean absolute difference of the log magnitudes of single bins, in nepers.
 
     Mel bands are wider than the harmonics of a low voice lie apart from 1.5 kHz on, and above 8 kHz

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from simvq_audio.training.losses.spectral import Pair
+from simvq_audio.training.losses.pair import Pair
 
 # STOI's frames, twice as many bins as they need, and 384 ms of such frames.
 _WINDOW_SECONDS = 0.0256
@@ -20,14 +17,14 @@ _BANDS, _LOWEST = 15, 150.0
 _HIGHEST = 5000.0
 # Where a reconstruction exceeds the original by more than this it counts as this, in dB.
 _LARGEST_DB = 15.0
-# Frames so far below the loudest are pauses, in dB; so are those of a lower mean square than this.
+# Frames this far below the loudest are pauses, in dB; so are those with a lower mean square.
 _RANGE_DB = 40.0
 _LEAST_LEVEL = 1e-6
-# Added to each band's mean square: envelopes of background so far down have no shape.
+# Added to each band's mean square, so that the envelopes of quiet background are flat.
 _QUIET = 1e-12
 
 
-class IntelligibilityLoss(nn.Module):
+class StoiLoss(nn.Module):
     """1 minus the mean correlation of third-octave envelopes over 384 ms: 1 - STOI, nearly.
 
     Frames, bands and segments are STOI's, at the signal's own rate instead of 10 kHz. Pauses are

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from simvq_audio.errors import ConfigError
-
-if TYPE_CHECKING:
-    from simvq_audio.training.losses.spectral import Pair
+from simvq_audio.training.losses.pair import Pair
 
 # ITU-T P.862.2 works on 16 kHz; with the same window in seconds, its bins lie where ours do.
 _RATE = 16_000
@@ -46,7 +43,8 @@ _POWER_SCALE, _LOUDNESS_SCALE, _ZWICKER_POWER = 6.910853e-6, 0.1866055, 0.23
 # of full scale there is no speech, and hiss must not be made as loud as speech.
 _LEVEL, _LEAST_LEVEL = 1e7, 1e-6
 _LEVEL_BAND_HZ = (325.0, 3250.0)
-# A frame below this is a pause; so many times the threshold is what counts as a band's speech.
+# A frame below this is a pause. A band holds speech where it exceeds its hearing threshold by this
+# factor.
 _PAUSE, _CLEARLY = 1e7, 100.0
 # What is added to powers, so that ratios of small ones say nothing, and the ratios' ranges.
 _BAND_OFFSET, _FRAME_OFFSET, _ASYMMETRY_OFFSET = 1e3, 5e3, 50.0
@@ -59,7 +57,7 @@ _SEGMENT, _SEGMENT_ORDER = 20, 6
 _SYMMETRIC, _ASYMMETRIC = 0.1, 0.0309
 
 
-class LoudnessLoss(nn.Module):
+class PesqLoss(nn.Module):
     """Symmetric and asymmetric disturbance of P.862.2, weighted: 4.5 minus the raw PESQ score.
 
     What a reconstruction adds counts more than what it lacks, and differences below a quarter of
@@ -88,8 +86,8 @@ class LoudnessLoss(nn.Module):
         super().__init__()
         if sample_rate < _RATE:
             raise ConfigError(
-                f"the loudness loss needs a sample rate of {_RATE} Hz or more, not {sample_rate}; "
-                "set spectral.loudness.weight to 0"
+                f"the PESQ loss needs a sample rate of {_RATE} Hz or more, not {sample_rate}; "
+                "set loss.pesq to 0"
             )
         self.longest = 2 * round(_WINDOW_SECONDS * sample_rate / 2)
         self.hann_windows = {self.longest}
@@ -163,7 +161,7 @@ class LoudnessLoss(nn.Module):
         return smoothed.clamp(*_FRAME_RATIOS)
 
     def _audible(self, powers: Tensor, times: float = 1.0) -> Tensor:
-        """Powers, 0 where they lie below so many times the threshold."""
+        """Powers, 0 where they are below ``times`` the hearing threshold."""
         return torch.where(powers > times * self.thresholds, powers, 0.0)
 
     def _loudness(self, powers: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""Quantisers: the bottleneck as a part, chosen by the ``kind`` of its configuration.
+
+``base.Quantizer`` says what codec and trainer ask of one. A new kind is a configuration in
+``model/config.py``, a module here and a line in ``_KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from simvq_audio.model.quantizers.base import Quantized, Quantizer
+from simvq_audio.model.quantizers.fsq import FSQ
+from simvq_audio.model.quantizers.package import PackageQuantizer
+from simvq_audio.model.quantizers.residual import Residual
+from simvq_audio.model.quantizers.simvq import SimVQ
+from simvq_audio.model.quantizers.tables import VQ, EmaVQ
+
+__all__ = ["Quantized", "Quantizer", "make_quantizer"]
+
+_KINDS: dict[str, Callable[[Any], Quantizer]] = {
+    "simvq": SimVQ,
+    "vq": VQ,
+    "ema": EmaVQ,
+    "fsq": FSQ,
+    "residual": lambda config: Residual(config, make_quantizer),
+    "package": PackageQuantizer,
+}
+
+
+def make_quantizer(config: Any) -> Quantizer:
+    """The quantiser that a configuration (see ``model.config.QuantizerConfig``) describes."""
+    return _KINDS[config.kind](config)
