@@ -2,11 +2,11 @@
 
     python recipes/profile_step.py CONFIG [--device cuda] [--batch-size N] [--steps N]
 
-Times each part of a step on noise, with every loss in use, by PyTorch's profiler. Operations (matrix
-products, convolutions, attention; neither FFTs nor, on a GPU, LSTMs) are counted for the step as it
-is and for one as the published code makes it: the discriminators run twice over originals and
-reconstructions, and the generator's loss goes back through all of them, weights included, and for
-Vocos' families through the originals' features too.
+Times each part of a step on noise, with every loss in use, by PyTorch's profiler. Operations
+(matrix products, convolutions, attention; neither FFTs nor, on a GPU, LSTMs) are counted for the
+step as it is and for one as the published code makes it: the discriminators run twice over
+originals and reconstructions, and the generator's loss goes back through all of them, weights
+included, and for Vocos' families through the originals' features too.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import evaluation, inspect, plot
+from simvq_audio.cli import evaluation, inspect, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -213,6 +213,9 @@ app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(inspect.info)
 app.command("models")(inspect.models)
 app.command("plot")(plot.plot)
+app.command("train")(training.train)
+app.command("export")(training.export)
+app.add_typer(training.data, name="data")
 
 
 @app.command("import-published")

@@ -30,6 +30,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# A wheel has them beside the modules, a clone of the repository at its top.
+_PACKAGE = Path(__file__).parents[1]
+_RECIPES = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+
 _Momentum = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
@@ -219,6 +223,31 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that ``from_dict`` takes back."""
         return plain(self)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships, such as "compact/cpu".
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix == ".toml":
+        return path
+    for folder in _RECIPES:
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise ConfigError(f"there is no recipe {name}; it ships with {', '.join(shipped_recipes())}")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that ship."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in _RECIPES
+        for path in folder.rglob("*.toml")
+    }
+    return sorted(found)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

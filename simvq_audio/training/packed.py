@@ -117,7 +117,7 @@ class PackedSpeech:
     """A ``CropSource`` over a packed folder.
 
     Args:
-        folder: made by ``data_prep/pack.py``.
+        folder: made by ``simvq-audio data pack``.
         sample_rate: what the model wants, in Hz.
         crop_samples: length of a crop; shorter recordings are repeated to fill it.
         speaker_power, gain_db, seed: see ``CropSampler``.
@@ -237,7 +237,7 @@ def _shard_name(number: int) -> str:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    how = "make it with 'python data_prep/pack.py MANIFEST OUT'"
+    how = "make it with 'simvq-audio data pack MANIFEST OUT'"
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except OSError as error:

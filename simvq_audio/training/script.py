@@ -1,9 +1,8 @@
-"""What the data preparation scripts share: errors in one line, and the list of what was skipped."""
+"""What scripts share: errors in one line."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,24 +27,6 @@ def run_script(
         print(f"{parser.prog}: stopped", file=sys.stderr)
         return 130
     return 0
-
-
-def print_skipped(unreadable: Sequence[str]) -> None:
-    """List recordings that could not be read on standard error, and how many they are."""
-    for line in unreadable:
-        print(f"skipped: {line}", file=sys.stderr)
-    if unreadable:
-        print(f"{len(unreadable)} unreadable recordings skipped", file=sys.stderr)
-
-
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """The option that says how many recordings are read at a time."""
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=os.cpu_count() or 1,
-        help="recordings read at a time (default: one a CPU core)",
-    )
 
 
 def positive(text: str) -> int:

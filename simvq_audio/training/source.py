@@ -33,7 +33,7 @@ def open_source(path: Path, config: TrainingConfig, device: torch.device) -> Cro
         if config.data.hold_on_device:
             raise ConfigError(
                 f"data.hold_on_device needs packed speech, not the manifest {path}; make it with "
-                "'python data_prep/pack.py MANIFEST OUT'"
+                "'simvq-audio data pack MANIFEST OUT'"
             )
         return FileCrops(path, **settings)
     packed = PackedSpeech(path, **settings)

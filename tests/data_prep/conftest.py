@@ -1,30 +1,9 @@
-"""The data preparation scripts as functions, and small trees of noise."""
+"""A small tree that looks like LibriTTS."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
-import numpy as np
 import pytest
-import soundfile
-
-_SCRIPTS = Path(__file__).parents[2] / "data_prep"
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"data_prep_{name}", _SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def write_noise(path: Path, seconds: float, rate: int = 24_000, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))
-    soundfile.write(path, noise, rate)
+from prepare_commands import write_noise
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
-from conftest import load_script, write_noise  # the one beside this file
+from prepare_commands import program, write_noise
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.training.bandwidth import SpectrumEnd
 from simvq_audio.training.manifest import ManifestRow, load_manifest
 from simvq_audio.training.scan import split_speakers
 
-folder = load_script("folder")
+folder = program("data", "folder")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_speaker_from_expression(speakers, tmp_path):
 def test_mistakes_are_one_line(speakers, tmp_path, capsys, arguments, message):
     assert folder.main([str(speakers), str(tmp_path / "out"), *arguments]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("folder.py: error: ") and message in error and error.count("\n") == 1
+    assert error.startswith("simvq-audio: error: ") and message in error and error.count("\n") == 1
 
 
 def test_nothing_readable_fails(tmp_path, capsys):

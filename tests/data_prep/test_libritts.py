@@ -8,12 +8,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import load_script  # the one beside this file
+from prepare_commands import program
 
 from simvq_audio.training.download import DownloadError, download, unpack_folder
 from simvq_audio.training.manifest import load_manifest
+from simvq_audio.training.prepare import LIBRITTS_SUBSETS, libritts_archives
 
-libritts = load_script("libritts")
+libritts = program("data", "libritts")
 
 
 def _rows(path):
@@ -49,14 +50,14 @@ def test_missing_subset_is_one_line(libritts_tree, tmp_path, capsys):
     arguments = [str(tmp_path / "out"), "--root", str(libritts_tree), "--subsets", "test-other"]
     assert libritts.main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith("libritts.py: error: ") and "holds no test-other" in error
+    assert error.startswith("simvq-audio: error: ") and "holds no test-other" in error
     assert error.count("\n") == 1
 
 
 def test_archives_are_the_seven_with_checksums():
     pytest.importorskip("torchaudio")
-    table = libritts.archives()
-    assert set(table) == set(libritts.SUBSETS) and len(table) == 7
+    table = libritts_archives()
+    assert set(table) == set(LIBRITTS_SUBSETS) and len(table) == 7
     for subset, (url, sha256) in table.items():
         assert url.endswith(f"/{subset}.tar.gz") and len(sha256) == 64
 
@@ -160,7 +161,8 @@ def test_downloads_unpacks_and_lists(libritts_tree, tmp_path, server, monkeypatc
         tar.add(libritts_tree / "LibriTTS", "LibriTTS")
     server.content = packed.getvalue()
     digest = hashlib.sha256(server.content).hexdigest()
-    monkeypatch.setattr(libritts, "archives", lambda: {"dev-clean": (server.url, digest)})
+    archives = {"dev-clean": (server.url, digest)}
+    monkeypatch.setattr("simvq_audio.training.prepare.libritts_archives", lambda: archives)
     out = tmp_path / "out"
     for _ in range(2):
         assert libritts.main([str(out), "--subsets", "dev-clean"]) == 0

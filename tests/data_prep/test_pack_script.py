@@ -6,12 +6,12 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
-from conftest import load_script, write_noise  # the one beside this file
+from prepare_commands import program, write_noise
 
 from simvq_audio.audio import read_audio, resample
 from simvq_audio.training.packed import PackedSpeech
 
-pack = load_script("pack")
+pack = program("data", "pack")
 
 
 def _line(path, rate, seconds, **more):
@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, damage):
     before = sorted(tmp_path.rglob("*"))
     assert pack.main([str(tmp_path / "m.jsonl"), str(out)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("pack.py: error: ") and expected in error and error.count("\n") == 1
+    assert error.startswith("simvq-audio: error: ") and expected in error and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -102,5 +102,5 @@ def test_full_disk_leaves_nothing(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("simvq_audio.training.packed.PackWriter.add", full)
     assert pack.main([str(tmp_path / "m.jsonl"), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "pack.py: error: No space left on device\n"
+    assert capsys.readouterr().err == "simvq-audio: error: No space left on device\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "m.jsonl"]

@@ -180,7 +180,7 @@ def test_values_out_of_range(pack, options, message):
 
 
 def test_damaged_packs_are_refused(pack, tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no packed speech .*data_prep/pack\.py"):
+    with pytest.raises(ConfigError, match=r"holds no packed speech .*simvq-audio data pack"):
         _open(tmp_path)
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(ConfigError, match="is damaged; pack the data again"):

@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 from tiny_runs import TINY, make_trainer, packed, tiny
 
+from simvq_audio.cli import main
 from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import published
 from simvq_audio.model.storage import load_model, read_header, save_model
-from simvq_audio.training.config import TrainingConfig
+from simvq_audio.training.config import TrainingConfig, find_recipe, shipped_recipes
 from simvq_audio.training.losses import MelConfig
 from simvq_audio.training.source import open_source
 from simvq_audio.training.watch import Watch
@@ -40,14 +41,30 @@ def script(name: str):
 
 @pytest.fixture
 def run_script(capsys):
-    """Run a recipe as its command would; return the exit code and what it printed."""
+    """Run ``simvq-audio train`` or ``export``, or a script; return the exit code and what it printed."""
 
     def run(name, *arguments):
-        code = script(name).main([str(argument) for argument in arguments])
+        arguments = [str(argument) for argument in arguments]
+        if name in ("train", "export"):
+            with pytest.raises(SystemExit) as ended:
+                main([name, *arguments])
+            code = ended.value.code or 0
+        else:
+            code = script(name).main(arguments)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
     return run
+
+
+def test_recipes_that_ship_are_found_by_name(tmp_path, monkeypatch):
+    assert find_recipe("compact/cpu") == RECIPES / "compact" / "cpu.toml"
+    assert shipped_recipes() == sorted(name.removesuffix(".toml") for name in FILES)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("")
+    assert find_recipe("mine.toml") == Path("mine.toml")
+    with pytest.raises(ConfigError, match=r"there is no recipe compact/gpus; .*compact/gpu, "):
+        find_recipe("compact/gpus")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -185,7 +202,7 @@ def test_other_mistakes_are_one_line_too(tmp_path, run_script, monkeypatch):
     def fails(words, *options, data=data, out=run):
         code, _, err = run_script("train", config, "--data", data, "--out", out, *options)
         assert code == 1
-        assert words in err and err.startswith("train.py: error: ") and err.count("\n") == 1
+        assert words in err and err.startswith("simvq-audio: error: ") and err.count("\n") == 1
 
     fails("cannot read the manifest", data=tmp_path / "missing.jsonl")
     fails("holds no packed speech", data=tmp_path / "missing")
@@ -298,3 +315,19 @@ def test_a_steady_tone_is_levelled_and_nothing_else_changes(tmp_path, run_script
         moved = (before[name] != after[name]).nonzero()[:, 0]
         assert 80 <= moved.min() and moved.max() < bins
     assert read_header(out).model_id in printed
+
+
+def test_a_runs_model_is_exported(tmp_path, run_script):
+    make_trainer(tmp_path / "run").run(max_steps=1)
+    given, out = tmp_path / "run" / "model.safetensors", tmp_path / "mine.safetensors"
+    arguments = ("export", given, out, "--description", "Mine.", "--licence", "MIT")
+    code, printed, err = run_script(*arguments)
+    assert code == 0, err
+    ours, header = load_model(out)
+    assert header.model_id in printed and out.stat().st_size < 0.6 * given.stat().st_size
+    assert (header.metadata["description"], header.metadata["licence"]) == ("Mine.", "MIT")
+    assert header.metadata["training"] == "1 steps"
+    for name, value in load_model(given)[0].state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value.half().float())
+    code, _, err = run_script(*arguments)
+    assert code == 1 and "--force" in err and err.count("\n") == 1
