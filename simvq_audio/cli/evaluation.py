@@ -37,6 +37,13 @@ class ProtocolName(str, Enum):
     simvq = "simvq"
 
 
+class HalfName(str, Enum):
+    """Halves of a development set."""
+
+    choose = "choose"
+    report = "report"
+
+
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -79,6 +86,14 @@ PlayersOption = Annotated[
     int,
     typer.Option("--players", min=0, metavar="N", help="Recordings that can be heard on the page."),
 ]
+HalfOption = Annotated[
+    HalfName | None,
+    typer.Option(
+        "--half",
+        help="Keep to this half of the speakers, whom DIR/manifest.jsonl names.",
+        show_default=False,
+    ),
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +129,7 @@ def evaluate(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     players: PlayersOption = 40,
+    half: HalfOption = None,
     only: OnlyOption = None,
     limit: LimitOption = None,
     quiet: QuietOption = False,
@@ -127,7 +143,7 @@ def evaluate(
     output.check()
     if out is not None:
         _refuse_nested(folder, out)
-    settings = _settings(context, output, _find_metrics(metrics), protocol, jobs, only, limit)
+    settings = _settings(context, output, _find_metrics(metrics), protocol, jobs, half, only, limit)
     # The slow imports come after the checks.
     from simvq_audio.evaluation.evaluate import evaluate_codec
 
@@ -161,6 +177,7 @@ def compare(
     protocol: ProtocolOption = ProtocolName.default,
     jobs: JobsOption = None,
     players: PlayersOption = 40,
+    half: HalfOption = None,
     only: OnlyOption = None,
     limit: LimitOption = None,
     quiet: QuietOption = False,
@@ -176,7 +193,7 @@ def compare(
     folders = {name: Path(value) for name, value in _assignments(systems, "NAME=DIR").items()}
     rates = _bitrates(bitrate or [], folders)
     settings = _settings(
-        context, output, _find_metrics(metrics, coded=False), protocol, jobs, only, limit
+        context, output, _find_metrics(metrics, coded=False), protocol, jobs, half, only, limit
     )
     from simvq_audio.evaluation.compare import compare_systems
 
@@ -250,6 +267,7 @@ def _settings(
     metrics: list[type[Metric]],
     protocol: ProtocolName,
     jobs: int | None,
+    half: HalfName | None,
     only: list[str] | None,
     limit: int | None,
 ) -> Settings:
@@ -263,6 +281,7 @@ def _settings(
         jobs or _cores(),
         output.out,
         tuple(only or ()),
+        None if half is None else half.value,
         limit,
         shlex.join([PROGRAM, *arguments]),
         partial(progress, quiet=output.quiet),

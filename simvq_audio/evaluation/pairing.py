@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.errors import AudioError
+from simvq_audio.evaluation.halves import read_halves
 from simvq_audio.folders import find_files
 
 
@@ -43,6 +44,21 @@ class Recordings:
             if not any(_lies_in(name, folder) for name in self.names):
                 raise AudioError(f"{self.folder / folder}: no folder with recordings")
         chosen = tuple(n for n in self.names if any(_lies_in(n, folder) for folder in folders))
+        return Recordings(self.folder, chosen, self.failures)
+
+    def half(self, half: str | None) -> Recordings:
+        """Those of one half of the speakers, "choose" or "report"; None takes all.
+
+        Raises:
+            ConfigError: the folder has no manifest that says who speaks.
+            AudioError: no recording is in that half.
+        """
+        if half is None:
+            return self
+        halves = read_halves(self.folder)
+        chosen = tuple(name for name in self.names if halves.get(name) == half)
+        if not chosen:
+            raise AudioError(f"{self.folder}: no recording of the half {half} is in its manifest")
         return Recordings(self.folder, chosen, self.failures)
 
     def take(self, limit: int | None) -> Recordings:

@@ -15,18 +15,22 @@ from simvq_audio.evaluation.metrics.coding import (
     Stability,
 )
 from simvq_audio.evaluation.metrics.neural import (
+    DistillMos,
     DnsmosBackground,
     DnsmosOverall,
     DnsmosP808,
     DnsmosSignal,
     SpeakerSimilarity,
+    SpeakerSimilarityWavlm,
     Utmos,
     Visqol,
 )
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqNb, PesqWb, Stoi
 from simvq_audio.evaluation.metrics.pitch import (
     F0Error,
-    F0ErrorCrepe,
+    F0RmseCrepe,
+    GrossPitchError,
+    VoicedKept,
     VoicingF1,
     VoicingF1Crepe,
 )
@@ -51,6 +55,8 @@ _DEFAULT: tuple[type[Metric], ...] = (
     MultiResolutionStft,
     SiSdr,
     F0Error,
+    GrossPitchError,
+    VoicedKept,
     VoicingF1,
     PayloadRate,
     FileRate,
@@ -60,7 +66,7 @@ _DEFAULT: tuple[type[Metric], ...] = (
 )
 # Those that need an extra of their own, and networks that take their time.
 _OPTIONAL: tuple[type[Metric], ...] = (
-    F0ErrorCrepe,
+    F0RmseCrepe,
     VoicingF1Crepe,
     DnsmosOverall,
     DnsmosSignal,
@@ -69,6 +75,8 @@ _OPTIONAL: tuple[type[Metric], ...] = (
     Visqol,
     Utmos,
     SpeakerSimilarity,
+    SpeakerSimilarityWavlm,
+    DistillMos,
 )
 
 

@@ -44,6 +44,7 @@ class Settings:
         jobs: processes that score.
         out: a folder, made if it is not there, that keeps what was coded, decoded and found, for
             reports and for going on after an interruption; None keeps nothing.
+        half: of the speakers to keep to, "choose" or "report"; None takes all.
         only: folders below the evaluated one to keep to; none takes everything.
         limit: take about this many recordings, spread evenly; None takes all.
         command: the command line, for the report.
@@ -59,6 +60,7 @@ class Settings:
     jobs: int = 1
     out: Path | None = None
     only: tuple[str, ...] = ()
+    half: str | None = None
     limit: int | None = None
     command: str = ""
     progress: ShowProgress = field(default=no_progress)
@@ -72,12 +74,13 @@ class Settings:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
     def select(self, recordings: Recordings) -> Recordings:
-        """Those to be evaluated, by ``only`` and ``limit``.
+        """Those to be evaluated, by ``half``, ``only`` and ``limit``.
 
         Raises:
-            AudioError: a folder of ``only`` holds no recording.
+            AudioError: a folder of ``only``, or the half, holds no recording.
+            ConfigError: nothing says which speakers are in which half.
         """
-        return recordings.within(self.only).take(self.limit)
+        return recordings.half(self.half).within(self.only).take(self.limit)
 
     def check_packages(self) -> None:
         """Make every metric and resample once, before hours of work.

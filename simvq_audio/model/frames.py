@@ -61,16 +61,21 @@ class IstftHead(nn.Module):
 
         ``mask`` (batch, frames, 1) keeps frames beyond an item's end out of its last samples.
         """
-        # In half precision the phase would be good to a few degrees only.
         with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
-            spectrum = torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
+            spectrum = self.spectrum(x)
             segments = torch.fft.irfft(spectrum, self.n_fft) * self.window
             squares = self.window.square().expand(1, x.shape[1], -1)
             if mask is not None:
                 segments, squares = segments * mask, squares * mask
             envelope = self._overlap_add(squares).clamp(min=1e-11)
             return self._overlap_add(segments) / envelope
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, n_fft / 2 + 1) complex, before the inverse."""
+        # In half precision the phase would be good to a few degrees only.
+        with torch.autocast(x.device.type, enabled=False):
+            log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
+            return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
 
     def _overlap_add(self, segments: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, frames * hop_length), the padding cut off."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from signals import noisy, speech, trial
+from signals import noise, noisy, speech, trial
 
 from simvq_audio.errors import ModelError
 from simvq_audio.evaluation.metric import UnscorableError
@@ -51,6 +51,34 @@ def test_visqol_is_that_of_its_package():
         metric.score(trial(speech()[8_000:16_000], speech()[8_000:16_000]))
 
 
+def test_distillmos_is_that_of_its_package_and_takes_long_recordings_in_pieces(capsys):
+    distillmos = pytest.importorskip("distillmos")
+    metric = neural.DistillMos()
+    assert capsys.readouterr().out == ""
+    package = distillmos.ConvTransformerSQAModel().eval()
+    clean = np.tile(speech(), 2)[: 9 * 16_000]
+    for decoded in (clean, clean[:20_000]):  # three crops, then one with padding
+        with torch.inference_mode():
+            expected = package(torch.from_numpy(decoded)[None]).item()
+        assert metric.score(trial(noisy(decoded), decoded)) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(UnscorableError, match="the decoded recording is silent"):
+        metric.score(trial(clean, 0 * clean))
+
+
+def test_resemblyzer_hears_the_voice():
+    resemblyzer = pytest.importorskip("resemblyzer")
+    metric = neural.SpeakerSimilarity()
+    reference, decoded = speech(), noisy(speech(), 5)
+    assert metric.score(trial(reference, reference)) == pytest.approx(1, abs=1e-5)
+    encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
+    a, b = (encoder.embed_utterance(resemblyzer.preprocess_wav(x)) for x in (reference, decoded))
+    expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert expected < 0.99
+    assert metric.score(trial(reference, decoded)) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(UnscorableError, match="finds no speech in the decoded recording"):
+        metric.score(trial(reference, 1e-4 * noise(len(reference))))
+
+
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     constants = pytest.importorskip("huggingface_hub.constants")
@@ -63,7 +91,11 @@ def no_network(monkeypatch, tmp_path):
 def test_weights_that_cannot_be_had_are_one_line_that_says_what_to_do(no_network):
     cases = [
         ("utmos_pytorch", neural.Utmos, "get utmos_state_dict.pt of .*set SIMVQ_AUDIO_UTMOS to"),
-        ("transformers", neural.SpeakerSimilarity, "set SIMVQ_AUDIO_SPEAKER_MODEL to its path"),
+        (
+            "transformers",
+            neural.SpeakerSimilarityWavlm,
+            "set SIMVQ_AUDIO_SPEAKER_MODEL to its path",
+        ),
     ]
     for package, metric, advice in cases:
         pytest.importorskip(package)
@@ -113,11 +145,11 @@ def speaker_model(tmp_path_factory):
     return folder
 
 
-def test_speaker_similarity_is_the_cosine_of_embeddings(speaker_model, monkeypatch):
+def test_wavlm_similarity_is_the_cosine_of_embeddings(speaker_model, monkeypatch):
     import transformers
 
     monkeypatch.setenv(neural.SPEAKER_VARIABLE, str(speaker_model))
-    metric = neural.SpeakerSimilarity()
+    metric = neural.SpeakerSimilarityWavlm()
     reference, decoded = speech()[:32_000], noisy(speech()[:32_000], 0)
     assert metric.score(trial(reference, reference)) == pytest.approx(1, abs=1e-5)
     network = transformers.WavLMForXVector.from_pretrained(speaker_model).eval()
@@ -140,4 +172,4 @@ def test_a_network_without_a_speaker_head_is_refused(speaker_model, monkeypatch,
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     monkeypatch.setenv(neural.SPEAKER_VARIABLE, str(tmp_path))
     with pytest.raises(ModelError, match="holds no speaker model: it lacks"):
-        neural.SpeakerSimilarity()
+        neural.SpeakerSimilarityWavlm()

@@ -10,10 +10,13 @@ from signals import noise, noisy, speech, tone, trial
 from simvq_audio.evaluation.metric import UnscorableError
 from simvq_audio.evaluation.metrics.pitch import (
     F0Error,
-    F0ErrorCrepe,
+    F0RmseCrepe,
+    GrossPitchError,
+    VoicedKept,
     VoicingF1,
     VoicingF1Crepe,
-    f0_error,
+    cents_off,
+    voiced_kept,
     voicing_f1,
 )
 
@@ -21,18 +24,32 @@ pytest.importorskip("librosa")
 NONE = float("nan")
 
 
-def test_error_and_f1_of_known_tracks():
+def test_error_and_voicing_of_known_tracks():
     reference = np.array([100, 100, 200, NONE, NONE, 100])
     decoded = np.array([200, 100, NONE, 100, NONE, 50])
-    assert f0_error(reference, decoded) == pytest.approx(1200 * np.sqrt(2 / 3))
+    assert cents_off(reference, decoded) == pytest.approx([1200, 0, -1200])
     # 3 found and true, 1 found only, 1 true only.
     assert voicing_f1(reference, decoded) == pytest.approx(3 / 4)
+    assert voiced_kept(reference, decoded) == pytest.approx(3 / 4)
     nothing = np.full(6, NONE)
     assert voicing_f1(reference, nothing) == 0
-    with pytest.raises(UnscorableError, match="no frame of the original is voiced"):
-        voicing_f1(nothing, decoded)
+    assert voiced_kept(reference, nothing) == 0
+    for measure in (voicing_f1, voiced_kept):
+        with pytest.raises(UnscorableError, match="no frame of the original is voiced"):
+            measure(nothing, decoded)
     with pytest.raises(UnscorableError, match="no frame is voiced in both"):
-        f0_error(reference, nothing)
+        cents_off(reference, nothing)
+
+
+def test_octave_errors_are_gross_and_leave_the_median_alone():
+    """A fifth of the frames an octave too low: the median error stays, the gross one says so."""
+    reference = tone(220, 2.0)
+    decoded = reference.copy()
+    decoded[: len(decoded) // 5] = tone(110, 2.0)[: len(decoded) // 5]
+    pair = trial(reference, decoded)
+    assert F0Error().score(pair) < 10
+    assert GrossPitchError().score(pair) == pytest.approx(20, abs=3)
+    assert VoicedKept().score(pair) == pytest.approx(100, abs=3)
 
 
 def test_two_tones_are_as_far_apart_as_their_pitches():
@@ -40,6 +57,7 @@ def test_two_tones_are_as_far_apart_as_their_pitches():
     pair = trial(tone(200), tone(220))
     # pYIN's grid is 10 cents wide.
     assert F0Error().score(pair) == pytest.approx(cents, abs=10)
+    assert GrossPitchError().score(pair) == 0
     assert VoicingF1().score(pair) == 1
     assert F0Error().score(trial(tone(200), tone(200))) == 0
 
@@ -52,11 +70,13 @@ def test_f1_where_a_part_lost_its_voice(share):
     decoded[: round(len(decoded) * share)] = 0
     recall = 1 - share
     expected = 2 * recall / (1 + recall)
-    assert VoicingF1().score(trial(reference, decoded)) == pytest.approx(expected, abs=0.02)
+    pair = trial(reference, decoded)
+    assert VoicingF1().score(pair) == pytest.approx(expected, abs=0.02)
+    assert VoicedKept().score(pair) == pytest.approx(100 * recall, abs=2)
 
 
 def test_what_has_no_pitch_has_no_score():
-    for metric in (F0Error, VoicingF1):
+    for metric in (F0Error, GrossPitchError, VoicedKept, VoicingF1):
         with pytest.raises(UnscorableError, match="voiced"):
             metric().score(trial(noise(16_000), noise(16_000, 1)))
         with pytest.raises(UnscorableError, match="the original is silent"):
@@ -118,7 +138,7 @@ def papers_tracks(torchcrepe, waveform):
 def test_crepe_follows_the_papers(tiny_crepe):
     reference = np.concatenate([np.zeros(8_000, np.float32), speech()[:32_000], tone(140, 0.5)])
     decoded = noisy(reference, 10)
-    tracks = F0ErrorCrepe().tracks(trial(reference, decoded))
+    tracks = F0RmseCrepe().tracks(trial(reference, decoded))
     for ours, waveform in zip(tracks, (reference, decoded)):
         theirs = papers_tracks(tiny_crepe, waveform)
         assert 0.1 < np.isnan(theirs).mean() < 0.9
@@ -132,7 +152,7 @@ def test_crepe_tells_tones_apart_and_repeats_itself(tiny_crepe):
     # The level that decides on silence is a mean over all frequencies, so there has to be noise.
     low, high = noisy(tone(200), 30), noisy(tone(220), 30)
     pair = trial(low, high)
-    score = F0ErrorCrepe().score(pair)
+    score = F0RmseCrepe().score(pair)
     assert score == pytest.approx(1200 * np.log2(220 / 200), abs=20)
-    assert F0ErrorCrepe().score(trial(low, high)) == score
+    assert F0RmseCrepe().score(trial(low, high)) == score
     assert VoicingF1Crepe().score(pair) == pytest.approx(1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from noise import write_noise
 
-from simvq_audio.errors import AudioError
+from simvq_audio.errors import AudioError, ConfigError
+from simvq_audio.evaluation.halves import half_of
 from simvq_audio.evaluation.pairing import find_recordings, pair
 
 
@@ -114,3 +117,25 @@ def test_folders_that_cannot_be_evaluated(tmp_path):
         with pytest.raises(AudioError, match=words) as info:
             find_recordings(tmp_path / name)
         assert name in str(info.value)
+
+
+def test_halves_are_by_speaker_and_follow_from_the_name(tmp_path):
+    # SHA-256 of "ls84" ends in 7, that of "p232" in 0.
+    assert (half_of("ls84"), half_of("p232")) == ("report", "choose")
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write_noise(tmp_path / name, 0.1)
+    found = find_recordings(tmp_path)
+    assert found.half(None) is found
+    with pytest.raises(ConfigError, match=r"manifest\.jsonl names: No such file"):
+        found.half("choose")
+    manifest = tmp_path / "manifest.jsonl"
+    rows = [{"path": "a.wav", "speaker": "ls84"}, {"path": "b.wav", "speaker": "p232"}]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert found.half("report").names == ("a.wav",)
+    assert found.half("choose").names == ("b.wav",)
+    manifest.write_text(json.dumps(rows[0]))
+    with pytest.raises(AudioError, match="no recording of the half choose"):
+        found.half("choose")
+    manifest.write_text('{"path": "a.wav"}')
+    with pytest.raises(ConfigError, match="line 1: names no path and speaker"):
+        found.half("choose")

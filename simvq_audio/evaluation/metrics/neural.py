@@ -1,12 +1,16 @@
 """Networks that judge speech, each an extra; and where their weights come from.
 
-DNSMOS and ViSQOL bring their models in their packages. UTMOS and the speaker model are loaded
-from a path that an environment variable names, else from the Hugging Face hub or its cache.
+The packages of DNSMOS, ViSQOL, DistillMOS and Resemblyzer bring their weights. Those of UTMOS and
+of WavLM's speaker model are loaded from a path that an environment variable names, else from the
+Hugging Face hub or its cache.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -160,11 +164,83 @@ class Utmos(Metric):
         return finite(self._network.score(torch.from_numpy(decoded)).item())
 
 
+class DistillMos(Metric):
+    """DistillMOS of the decoded recording, an opinion score learnt from a wav2vec 2.0 network."""
+
+    name = "distillmos"
+    title = "DistillMOS"
+    higher_is_better = True
+    source = "Stahl and Gamper, arXiv 2502.05356, by the package distillmos"
+    sample_rate = 16_000
+    packages = ("distillmos",)
+
+    # The network sees crops of this many samples, at most a second apart, evenly over the
+    # recording; the score is their mean.
+    _CROP, _MAX_HOP = 122_880, 16_000
+    _CROPS_AT_ONCE = 8
+
+    def __init__(self) -> None:
+        with needs_extra("distillmos"):
+            from distillmos import ConvTransformerSQAModel
+        # It announces its weights on standard output, which belongs to results.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._network = ConvTransformerSQAModel(segmenting_in_forward=False).eval()
+
+    def score(self, trial: Trial) -> float:
+        """1 to 5."""
+        import torch
+
+        _, decoded = audible(*trial.at(self.sample_rate))
+        _at_least(_SHORTEST_SECONDS, trial)
+        decoded = np.pad(decoded, (0, max(0, self._CROP - len(decoded))))
+        spare = len(decoded) - self._CROP
+        count = 1 + -(-spare // self._MAX_HOP)
+        starts = (np.linspace(0, 1, count) * spare).astype(int)
+        scores = []
+        # The package runs all crops in one batch, which an hour's recording has no memory for.
+        for some in np.array_split(starts, -(-len(starts) // self._CROPS_AT_ONCE)):
+            crops = np.stack([decoded[start : start + self._CROP] for start in some])
+            with torch.inference_mode():
+                scores.append(self._network(torch.from_numpy(crops)).flatten())
+        return finite(torch.cat(scores).mean().item())
+
+
 class SpeakerSimilarity(Metric):
-    """Cosine of speaker embeddings of the original and the decoded recording."""
+    """Cosine of Resemblyzer's speaker embeddings of the original and the decoded recording."""
 
     name = "speaker_similarity"
     title = "Speaker similarity"
+    higher_is_better = True
+    source = "GE2E, Wan et al., arXiv 1710.10467, by the package resemblyzer"
+    sample_rate = 16_000
+    packages = ("resemblyzer",)
+
+    def __init__(self) -> None:
+        with needs_extra("speaker"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from resemblyzer import VoiceEncoder, preprocess_wav
+        self._prepare = preprocess_wav
+        self._encoder = VoiceEncoder("cpu", verbose=False)
+
+    def score(self, trial: Trial) -> float:
+        """0 to 1; 1 is the same voice. Pauses are cut out of each recording first."""
+        pair = audible(*trial.at(self.sample_rate))
+        _at_least(0.5, trial)
+        vectors = []
+        for waveform, name in zip(pair, ("original", "decoded recording")):
+            # Detecting speech works on 16-bit samples.
+            speech = self._prepare(np.clip(waveform, -1, 1))
+            if not speech.any():
+                raise UnscorableError(f"Resemblyzer finds no speech in the {name}")
+            vectors.append(self._encoder.embed_utterance(speech))
+        return finite(np.dot(*vectors))
+
+
+class SpeakerSimilarityWavlm(Metric):
+    """Cosine of WavLM's speaker embeddings of the original and the decoded recording."""
+
+    name = "speaker_similarity_wavlm"
+    title = "Speaker similarity (WavLM)"
     higher_is_better = True
     source = f"WavLM, arXiv 2110.13900: {SPEAKER_REPOSITORY}, by the package transformers"
     sample_rate = 16_000
@@ -177,9 +253,9 @@ class SpeakerSimilarity(Metric):
             MissingExtraError: transformers is not installed.
             ModelError: the network is neither here nor to be downloaded, or of another kind.
         """
-        with needs_extra("speaker"):
+        with needs_extra("speaker-wavlm"):
             from transformers import AutoFeatureExtractor, WavLMForXVector
-        source = _weights("speaker", SPEAKER_VARIABLE, SPEAKER_REPOSITORY, None)
+        source = _weights("speaker-wavlm", SPEAKER_VARIABLE, SPEAKER_REPOSITORY, None)
         try:
             self._prepare = AutoFeatureExtractor.from_pretrained(source, local_files_only=True)
             network, loading = WavLMForXVector.from_pretrained(

@@ -16,31 +16,47 @@ from simvq_audio.evaluation.trial import Trial
 # The range in which the papers look for the pitch, in Hz.
 _LOWEST, _HIGHEST = 50.0, 550.0
 
+# A pitch that is further off is another one, usually by an octave, and no longer an inaccuracy.
+_GROSS_CENTS = 300.0
+
 Tracks = tuple[np.ndarray, np.ndarray]
 
 
-def f0_error(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Root mean square difference of two pitch tracks, in cents.
+def cents_off(reference: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Signed difference of two pitch tracks in cents, in the frames that are voiced in both.
 
     Args:
-        reference, decoded: (frames,) pitch in Hz, NaN where there is none; frames in which
-            either has none do not count.
+        reference, decoded: (frames,) pitch in Hz, NaN where there is none.
 
     Raises:
-        UnscorableError: no frame counts.
+        UnscorableError: no frame is voiced in both.
     """
     voiced = ~np.isnan(reference) & ~np.isnan(decoded)
     if not voiced.any():
         raise UnscorableError("no frame is voiced in both recordings")
-    cents = 1200 * np.log2(decoded[voiced] / reference[voiced])
-    return float(np.sqrt(np.square(cents).mean()))
+    return 1200 * np.log2(decoded[voiced] / reference[voiced])
+
+
+def voiced_kept(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Share of the reference's voiced frames that are voiced in the decoded recording, 0 to 1.
+
+    Args:
+        reference, decoded: as for ``cents_off``.
+
+    Raises:
+        UnscorableError: the reference has no voiced frame.
+    """
+    true, found = ~np.isnan(reference), ~np.isnan(decoded)
+    if not true.any():
+        raise UnscorableError("no frame of the original is voiced")
+    return float((true & found).sum() / true.sum())
 
 
 def voicing_f1(reference: np.ndarray, decoded: np.ndarray) -> float:
     """F1 score of "voiced", 0 to 1, the reference taken as true.
 
     Args:
-        reference, decoded: as for ``f0_error``.
+        reference, decoded: as for ``cents_off``.
 
     Raises:
         UnscorableError: the reference has no voiced frame. (The papers' code drops the
@@ -70,16 +86,6 @@ class _PitchMetric(Metric):
     @abstractmethod
     def _track(self, waveform: np.ndarray) -> np.ndarray:
         """(samples,) at 16 kHz -> (frames,) Hz, NaN where unvoiced."""
-
-
-class _F0Error(_PitchMetric):
-    unit = "cents"
-    higher_is_better = False
-    digits = 1
-
-    def score(self, trial: Trial) -> float:
-        """Root mean square over the frames that are voiced in both."""
-        return finite(f0_error(*self.tracks(trial)))
 
 
 class _VoicingF1(_PitchMetric):
@@ -165,12 +171,52 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-class F0Error(_F0Error, _Pyin):
-    """Pitch error by pYIN."""
+class F0Error(_Pyin):
+    """Pitch error: median of the absolute difference, which octave errors do not move."""
 
     name = "f0_error"
     title = "F0 error"
-    source = "RMSE over frames voiced in both; Mauch and Dixon 2014 (pYIN), by librosa"
+    unit = "cents"
+    higher_is_better = False
+    digits = 1
+    source = "median over frames voiced in both; Mauch and Dixon 2014 (pYIN), by librosa"
+
+    def score(self, trial: Trial) -> float:
+        """Median |difference| over the frames that are voiced in both."""
+        return finite(np.median(np.abs(cents_off(*self.tracks(trial)))))
+
+
+class GrossPitchError(_Pyin):
+    """How often the pitch is another one."""
+
+    name = "gross_pitch_error"
+    title = "Gross pitch error"
+    unit = "%"
+    higher_is_better = False
+    digits = 2
+    source = (
+        f"frames voiced in both that are off by more than {_GROSS_CENTS:g} cents; "
+        "Mauch and Dixon 2014 (pYIN), by librosa"
+    )
+
+    def score(self, trial: Trial) -> float:
+        """Percent of the frames that are voiced in both."""
+        return finite(100 * (np.abs(cents_off(*self.tracks(trial))) > _GROSS_CENTS).mean())
+
+
+class VoicedKept(_Pyin):
+    """Voiced frames of the original that are still voiced."""
+
+    name = "voiced_kept"
+    title = "Voiced frames kept"
+    unit = "%"
+    higher_is_better = True
+    digits = 1
+    source = "recall of voiced frames; Mauch and Dixon 2014 (pYIN), by librosa"
+
+    def score(self, trial: Trial) -> float:
+        """Percent of the original's voiced frames; 0 where the decoded recording has none."""
+        return finite(100 * voiced_kept(*self.tracks(trial)))
 
 
 class VoicingF1(_VoicingF1, _Pyin):
@@ -181,12 +227,19 @@ class VoicingF1(_VoicingF1, _Pyin):
     source = "F1 of voiced frames; Mauch and Dixon 2014 (pYIN), by librosa"
 
 
-class F0ErrorCrepe(_F0Error, _Crepe):
-    """Pitch error as the papers measure it."""
+class F0RmseCrepe(_Crepe):
+    """Pitch error as the papers measure it: a root mean square, which octave errors rule."""
 
-    name = "f0_error_crepe"
-    title = "F0 error (CREPE)"
+    name = "f0_rmse_crepe"
+    title = "F0 RMSE (CREPE)"
+    unit = "cents"
+    higher_is_better = False
+    digits = 1
     source = "RMSE over frames voiced in both, as in arXiv 2306.00814 (Vocos), by torchcrepe"
+
+    def score(self, trial: Trial) -> float:
+        """Root mean square over the frames that are voiced in both."""
+        return finite(np.sqrt(np.square(cents_off(*self.tracks(trial))).mean()))
 
 
 class VoicingF1Crepe(_VoicingF1, _Crepe):
