@@ -135,14 +135,19 @@ class ValidationConfig:
         every: in steps; the scores are those of the averaged weights.
         recordings: how many of the set, spread evenly over it.
         max_seconds: recordings are cut to this length.
+        half: "choose" keeps to the speakers of that half, so that the others can be reported
+            (``evaluation.halves``); "all" takes everybody.
         best_by: the score that decides which checkpoint and model are kept as the best: "mel"
-            (lowest), "pesq_wb" or "stoi" (highest).
+            (lowest), "pesq_wb", "stoi" or "judges" (highest). "judges" also scores DistillMOS,
+            speaker similarity and pitch, which no loss is made of, and combines them
+            (``validation.judgement``).
     """
 
     every: Count = 2000
     recordings: Count = 16
     max_seconds: Positive = 10.0
-    best_by: Literal["mel", "pesq_wb", "stoi"] = "mel"
+    half: Literal["all", "choose"] = "all"
+    best_by: Literal["mel", "pesq_wb", "stoi", "judges"] = "mel"
 
 
 @configuration

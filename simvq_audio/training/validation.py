@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.errors import ConfigError
-from simvq_audio.evaluation.metric import UnscorableError
+from simvq_audio.evaluation.halves import half_of, read_halves
+from simvq_audio.evaluation.metric import Metric, UnscorableError
+from simvq_audio.evaluation.metrics.neural import DistillMos, SpeakerSimilarity
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
+from simvq_audio.evaluation.metrics.pitch import GrossPitchError, VoicedKept
 from simvq_audio.evaluation.trial import Trial
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.usage import code_counts, entry_numbers, perplexity, utilisation
@@ -22,6 +26,9 @@ from simvq_audio.training.losses import LossConfig, MelConfig, SpectralLosses
 from simvq_audio.training.manifest import load_manifest
 from simvq_audio.training.recordings import RecordingFiles, read_mono
 
+_METRICS: tuple[type[Metric], ...] = (PesqWb, Stoi, Estoi)
+# None of these, nor a network inside them, is in any loss.
+_JUDGES: tuple[type[Metric], ...] = (DistillMos, SpeakerSimilarity, GrossPitchError, VoicedKept)
 # Shorter recordings say little, and STOI needs 30 frames of speech.
 _MIN_SECONDS = 1.0
 
@@ -42,7 +49,8 @@ class Validation:
         scores: means over recordings by name: "mel" (nepers), "pesq_wb", "stoi", "estoi",
             "utilisation" (0 to 1), "perplexity", and "pesq_wb_failed", "stoi_failed" and
             "estoi_failed", the numbers of recordings that have no such score (PESQ found no
-            speech, for instance) and are not in the mean.
+            speech, for instance) and are not in the mean. Where judges choose, theirs too, and
+            "judges" (``judgement``).
         examples: the first few recordings.
     """
 
@@ -59,27 +67,51 @@ class Validation:
         return own < other if by == "mel" else own > other
 
 
+def judgement(scores: Mapping[str, float]) -> float:
+    """One number from 0 to 1 that judges of naturalness, voice and pitch share in equal parts.
+
+    It is the mean of (DistillMOS - 1) / 4, speaker similarity, the share of voiced frames without
+    gross pitch error, and the share of voiced frames kept. A score that is missing counts as 0:
+    decoded recordings without any pitch or speech have none.
+
+    Args:
+        scores: by name of the metric, pitch errors and voiced frames in percent.
+    """
+    return float(
+        np.mean(
+            [
+                (scores.get("distillmos", 1) - 1) / 4,
+                scores.get("speaker_similarity", 0),
+                1 - scores.get("gross_pitch_error", 100) / 100,
+                scores.get("voiced_kept", 0) / 100,
+            ]
+        )
+    )
+
+
 class ValidationSet:
     """The recordings, resampled and cut, held in memory.
 
     Args:
         source: a folder (every audio file below it) or a manifest (.jsonl).
-        config: how many recordings, and how long.
+        config: which recordings, how many, how long, and whether judges choose.
         sample_rate: the model's, in Hz.
 
     Raises:
-        ConfigError: there are no recordings of at least a second.
+        ConfigError: there are no recordings of at least a second, or nothing names the speakers
+            of a half.
         AudioError: a recording cannot be read.
-        MissingExtraError: pesq or pystoi is not installed; better known before training than
-            after hours of it.
+        MissingExtraError: what a metric needs is not installed; better known before training
+            than after hours of it.
     """
 
     def __init__(self, source: Path, config: ValidationConfig, sample_rate: int) -> None:
-        self._metrics = [PesqWb(), Stoi(), Estoi()]
+        self._judged = config.best_by == "judges"
+        self._metrics = [metric() for metric in _METRICS + _JUDGES * self._judged]
         self._sample_rate = sample_rate
         self._limit = round(config.max_seconds * sample_rate)
         self._mel = SpectralLosses(LossConfig(), MelConfig(), sample_rate)
-        listed = _folder(source) if source.is_dir() else _manifest(source)
+        listed = (_folder if source.is_dir() else _manifest)(source, config.half)
         files = RecordingFiles(shard for _, shard in listed)
         shortest = round(min(_MIN_SECONDS, config.max_seconds) * sample_rate)
         self.recordings: list[tuple[str, np.ndarray]] = []
@@ -133,6 +165,8 @@ class ValidationSet:
                 except UnscorableError:
                     failed[f"{metric.name}_failed"] += 1
         means = {name: float(np.mean(values)) for name, values in rows.items() if values}
+        if self._judged:
+            means["judges"] = judgement(means)
         of_each = counts.split(sizes)
         means["utilisation"] = float(np.mean([utilisation(c).item() for c in of_each]))
         means["perplexity"] = float(np.mean([perplexity(c).item() for c in of_each]))
@@ -147,10 +181,17 @@ def spectrogram_image(waveform: Tensor) -> Tensor:
     return (1 + decibels.clamp(min=-80) / 80).flip(0)[None]
 
 
-def _folder(source: Path) -> list[tuple[str, str | None]]:
-    paths = (p for p in source.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    return [(str(path), None) for path in sorted(paths)]
+def _folder(source: Path, half: str) -> list[tuple[str, str | None]]:
+    paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if half != "all":
+        halves = read_halves(source)
+        paths = [p for p in paths if halves.get(p.relative_to(source).as_posix()) == half]
+    return [(str(path), None) for path in paths]
 
 
-def _manifest(source: Path) -> list[tuple[str, str | None]]:
-    return [(row.path, row.shard) for row in load_manifest(source)]
+def _manifest(source: Path, half: str) -> list[tuple[str, str | None]]:
+    return [
+        (row.path, row.shard)
+        for row in load_manifest(source)
+        if half == "all" or (row.speaker is not None and half_of(row.speaker) == half)
+    ]

@@ -41,7 +41,7 @@ def script(name: str):
 
 @pytest.fixture
 def run_script(capsys):
-    """Run ``simvq-audio train`` or ``export``, or a script; return the exit code and what it printed."""
+    """Run ``simvq-audio train``, ``export`` or a script; return exit code and what it printed."""
 
     def run(name, *arguments):
         arguments = [str(argument) for argument in arguments]
@@ -169,7 +169,7 @@ def test_fine_tuning_takes_the_model_from_init(tmp_path, run_script):
         ('[optimizer]\nschedule = "step"', "schedule must be 'constant' or 'cosine', not 'step'"),
         ("[data]\nbatch_size = 2.5", "{}.data.batch_size must be a valid integer, not 2.5"),
         ("[adversary]\nstart_step = -1", "{}.adversary.start_step must be greater than or equal"),
-        ('[validation]\nbest_by = "ear"', "{}.validation.best_by must be 'mel', 'pesq_wb' or"),
+        ('[validation]\nbest_by = "ear"', "{}.validation.best_by must be 'mel', 'pesq_wb',"),
         ("[loss]\ncommitment = -1", "{}.loss.commitment must be greater than or equal to 0"),
         ("[optimizer]\nquantizer_factor = 0", "{}.optimizer.quantizer_factor must be greater"),
         ("[adversary]\nwindow_seconds = 2.0", "must not be longer than data.crop_seconds (1.5)"),

@@ -16,7 +16,7 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.model.storage import read_header
 from simvq_audio.training.checkpoint import load_checkpoint
 from simvq_audio.training.config import ValidationConfig
-from simvq_audio.training.validation import Validation, ValidationSet, spectrogram_image
+from simvq_audio.training.validation import Validation, ValidationSet, judgement, spectrogram_image
 from simvq_audio.training.watch import Watch
 
 pytest.importorskip("pesq")
@@ -77,6 +77,34 @@ def test_recordings_are_spread_over_the_set(tmp_path):
         soundfile.write(tmp_path / f"{index}.wav", tone, 8000)
     found = ValidationSet(tmp_path, ValidationConfig(recordings=4), 8000)
     assert [name for name, _ in found.recordings] == ["0.wav", "2.wav", "5.wav", "7.wav"]
+
+
+def test_judges_choose_on_their_half_of_the_speakers(speech):
+    for package in ("distillmos", "resemblyzer", "librosa"):
+        pytest.importorskip(package)
+    rows = [json.loads(line) for line in (speech / "dev.jsonl").open()]
+    rows[0]["speaker"] = "ls84"  # in the reported half; "p232" is in the choosing one
+    rows[2]["speaker"] = "p232"
+    manifest = speech / "speakers.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = ValidationConfig(recordings=1, half="choose", best_by="judges", max_seconds=2.5)
+    found = ValidationSet(manifest, config, 16_000)
+    assert [name for name, _ in found.recordings] == ["2.wav"]
+    result = found.validate(Parrot(16))
+    scores = result.scores
+    # Half the level changes neither voice nor pitch, but where Resemblyzer cuts pauses out.
+    assert scores["speaker_similarity"] > 0.95
+    assert scores["gross_pitch_error"] == 0
+    assert scores["voiced_kept"] > 99
+    assert scores["judges"] == pytest.approx((scores["distillmos"] - 1) / 16 + 0.75, abs=0.02)
+    assert result.better_than(0.7, "judges")
+
+
+def test_missing_judges_count_as_the_worst():
+    perfect = {"distillmos": 5, "speaker_similarity": 1, "gross_pitch_error": 0, "voiced_kept": 100}
+    assert judgement(perfect) == 1
+    assert judgement({}) == 0
+    assert judgement({"speaker_similarity": 1}) == 0.25
 
 
 def test_an_empty_set_is_refused(tmp_path):
