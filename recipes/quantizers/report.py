@@ -1,9 +1,9 @@
-"""Make all tables and pictures of the study of quantisers, from its logs alone.
+"""Make all tables and pictures of the study of quantisers, from its results alone.
 
-    python recipes/quantizers/report.py RUNS --out docs/quantizers
+    python recipes/quantizers/report.py RUNS --out docs/quantizers [--tables FOLDER]
 
-RUNS is what run.py wrote, or recipes/quantizers/results. Written are results.md, runs.csv and
-pictures.
+RUNS is what run.py wrote, or recipes/quantizers/results. Written are results.md and pictures, and,
+with --tables, all runs as the few files that the repository keeps.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.logs import read_costs, read_logs
 from study.pictures import draw_all
-from study.tables import csv_table, markdown
+from study.results import read_results, write_tables
+from study.tables import markdown
+from study.training import SETTING
 
 from simvq_audio.atomic import atomic_path
+from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.script import run_script
 
 
@@ -25,18 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("report.py", description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of the study's runs")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--tables", type=Path, help="folder to keep the results of all runs in")
+    parser.add_argument("--setting", type=Path, default=SETTING, help="TOML that runs share")
     return run_script(parser, work, arguments)
 
 
 def work(args: argparse.Namespace) -> None:
-    logs = read_logs(args.runs)
-    costs = read_costs(args.runs)
+    results = read_results(args.runs)
+    setting = TrainingConfig.load(args.setting)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("results.md", markdown(logs, costs)), ("runs.csv", csv_table(logs))):
-        with atomic_path(args.out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    pictures = draw_all(args.runs, logs, args.out)
-    print(f"{args.out}: tables of {len(logs)} runs and {len(pictures)} pictures")
+    with atomic_path(args.out / "results.md") as temporary:
+        text = markdown(results.logs, results.costs, setting)
+        temporary.write_text(text, encoding="utf-8")
+    pictures = draw_all(results, setting.steps, args.out)
+    if args.tables:
+        write_tables(results, args.tables)
+    print(f"{args.out}: tables of {len(results.logs)} runs and {len(pictures)} pictures")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from study.logs import cost_path, log_path
-from study.rows import Run, find_row, plan
-from study.setting import setting_of
-from study.warm_up import warm_up_path
+from study.results import finished, measured
+from study.rows import Run, plan
+from study.training import SETTING
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.training.script import positive, run_script
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--late-seeds", type=_numbers, help="of the slowest runs; the first of --seeds by default"
     )
     parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--setting", type=Path, help="JSON with another setting than the default")
-    parser.add_argument("--max-minutes", type=float, help="begin no run after so many minutes")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    parser.add_argument("--setting", type=Path, default=SETTING, help="TOML that runs share")
+    parser.add_argument("--max-minutes", type=float, help="begin no run after this time")
     parser.add_argument("--benchmark", action="store_true", help="measure time and memory")
     parser.add_argument("--list", action="store_true", help="say what would be run")
     return run_script(parser, work, arguments)
@@ -54,113 +54,93 @@ def work(args: argparse.Namespace) -> None:
     runs = plan(args.rows, args.codebook_sizes, args.seeds, late_seeds=args.late_seeds)
     if args.benchmark:
         runs = [run for run in runs if run.seed == args.seeds[0]]
-        missing = [r for r in runs if not cost_path(args.out, r.row, r.codebook_size).exists()]
+        there = measured(args.out)
+        missing = [run for run in runs if (run.row, run.codebook_size) not in there]
     else:
-        missing = [run for run in runs if not log_path(args.out, run).exists()]
+        done = finished(args.out)
+        missing = [run for run in runs if run.name not in done]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished", flush=True)
     if args.list:
         print("\n".join(run.name for run in missing))
         return
     if not args.benchmark and not args.dev:
         raise ConfigError("--dev must name a folder of recordings to score on")
-    setting_of(args.out, args.setting)
     # SIGTERM as Ctrl-C, so that no run is left behind without its parent.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    (args.out / "logs").mkdir(parents=True, exist_ok=True)
     queue = Queue(args)
-    queue.work_off(missing)
+    with ThreadPoolExecutor(1 if args.benchmark else args.jobs) as pool:
+        try:
+            list(pool.map(queue.work_off, missing))
+        except BaseException:
+            queue.stop()
+            raise
+    if queue.left:
+        print(f"time is over; {queue.left} runs are left", flush=True)
     if queue.failed:
         raise ConfigError(
-            f"{len(queue.failed)} runs failed: {', '.join(queue.failed)}; the reason stands in "
+            f"{len(queue.failed)} runs failed: {', '.join(queue.failed)}; the reason is in "
             f"{args.out}/logs"
         )
 
 
 class Queue:
-    """Runs processes, several at a time, until nothing is left or the time is over.
+    """Runs, each a process of its own, until the time is over.
 
     Attributes:
         failed: names of the runs that failed; the others go on.
+        left: how many runs there was no time for.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._began = time.monotonic()
-        self._jobs = 1 if args.benchmark else args.jobs
-        self._logs = args.out / "logs"
-        self._working: dict[str, subprocess.Popen[bytes]] = {}
+        self._working: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
         self.failed: list[str] = []
+        self.left = 0
 
-    def work_off(self, runs: list[Run]) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        try:
-            for number, run in enumerate(runs):
-                if self._over():
-                    print(f"time is over; {len(runs) - number} runs are left", flush=True)
-                    break
-                if not self._args.benchmark:
-                    self._prepare(run)
-                self._start(run.name, self._command(run))
-            self._wait(below=1)
-        finally:
-            for process in self._working.values():
-                process.terminate()
-            for process in self._working.values():
-                process.wait()
-
-    def _prepare(self, run: Run) -> None:
-        """Make the seed's shared steps, once, before two runs could both begin to."""
-        if find_row(run.row).cold or warm_up_path(self._args.out, run.seed).exists():
+    def work_off(self, run: Run) -> None:
+        """Do one run, and say how it went."""
+        limit = self._args.max_minutes
+        if self._stopped or (limit is not None and self._minutes() > limit):
+            self.left += 1
             return
-        name = f"warm-up-s{run.seed}"
-        if name not in self.failed:
-            self._start(name, [*self._common(run.seed), "--warm-up"])
-            self._wait(below=1)
+        log = self._args.out / "logs" / f"{run.name}.log"
+        with open(log, "wb") as output:
+            process = subprocess.Popen(self._command(run), stdout=output, stderr=output)
+            self._working.add(process)
+            code = process.wait()
+            self._working.discard(process)
+        lines = log.read_text(errors="replace").splitlines()
+        last = lines[-1] if lines else "it printed nothing"
+        if code:
+            self.failed.append(run.name)
+            last = f"{run.name} failed: {last}"
+        print(f"[{self._minutes():.1f} min] {last}", flush=True)
+
+    def stop(self) -> None:
+        """End the runs that are under way; begin no other."""
+        self._stopped = True
+        for process in list(self._working):
+            process.terminate()
 
     def _command(self, run: Run) -> list[str]:
-        kind = (
-            ["--benchmark"]
-            if self._args.benchmark
-            else ["--dev", *(str(path) for path in self._args.dev)]
-        )
-        size = str(run.codebook_size)
-        return [*self._common(run.seed), *kind, "--codebook-size", size, "--", run.row]
-
-    def _common(self, seed: int) -> list[str]:
         args = self._args
-        given = {"--data": args.data, "--out": args.out, "--seed": seed, "--device": args.device}
-        return [
-            sys.executable,
-            str(_SCRIPT),
-            *(str(part) for pair in given.items() for part in pair),
-        ]
+        kind = ["--benchmark"] if args.benchmark else ["--dev", *map(str, args.dev)]
+        given = {
+            "--data": args.data,
+            "--out": args.out,
+            "--seed": run.seed,
+            "--device": args.device,
+            "--setting": args.setting,
+            "--codebook-size": run.codebook_size,
+        }
+        options = [str(part) for pair in given.items() for part in pair]
+        return [sys.executable, str(_SCRIPT), *options, *kind, "--", run.row]
 
-    def _start(self, name: str, command: list[str]) -> None:
-        self._wait(below=self._jobs)
-        with open(self._logs / f"{name}.log", "wb") as log:
-            self._working[name] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def _wait(self, below: int) -> None:
-        """Until fewer runs than so many are at work."""
-        while len(self._working) >= below:
-            for name, process in list(self._working.items()):
-                if process.poll() is not None:
-                    del self._working[name]
-                    self._report(name, process.returncode)
-            if len(self._working) >= below:
-                time.sleep(0.2)
-
-    def _report(self, name: str, code: int) -> None:
-        minutes = (time.monotonic() - self._began) / 60
-        lines = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()
-        last = lines[-1] if lines else "nothing was said"
-        if code:
-            self.failed.append(name)
-            last = f"{name} failed: {last}"
-        print(f"[{minutes:.1f} min] {last}", flush=True)
-
-    def _over(self) -> bool:
-        limit = self._args.max_minutes
-        return limit is not None and time.monotonic() - self._began > 60 * limit
+    def _minutes(self) -> float:
+        return (time.monotonic() - self._began) / 60
 
 
 def _names(text: str) -> list[str]:

@@ -44,8 +44,10 @@ class Autoencoder(nn.Module):
         self.config = config
         width = config.quantizer.latent_dim
         self.encoder = _ENCODERS[config.encoder.kind](config.encoder, width)
+        # Before the quantiser: equal seeds give equal decoders whatever quantiser is between.
+        decoder = Decoder(config.decoder, width)
         self.quantizer = make_quantizer(config.quantizer)
-        self.decoder = Decoder(config.decoder, width)
+        self.decoder = decoder
         self._frozen: frozenset[str] = frozenset()
 
     def freeze(self, parts: Iterable[str]) -> None:

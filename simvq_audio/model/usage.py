@@ -29,6 +29,16 @@ def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
     return torch.bincount(indices.reshape(-1), minlength=codebook_size)
 
 
+def quantization_error(latent: Tensor, entries: Tensor) -> Tensor:
+    """Squared error over the latents' variance around their mean; a scalar.
+
+    Args:
+        latent, entries: (batch, latent_dim, frames).
+    """
+    spread = latent - latent.mean(dim=(0, 2), keepdim=True)
+    return (latent - entries).square().sum() / spread.square().sum().clamp(min=1e-12)
+
+
 def utilisation(counts: Tensor) -> Tensor:
     """Share of codes that occur at least once, 0 to 1; a scalar from ``code_counts``."""
     return (counts > 0).double().mean()

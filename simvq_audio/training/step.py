@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.usage import quantization_error
 from simvq_audio.training.config import OptimizerConfig, TrainingConfig
 from simvq_audio.training.discriminators import Discriminators
 from simvq_audio.training.gradients import SkippedSteps, clip, exchange, step_unless
@@ -139,12 +140,15 @@ class TrainingStep:
             torch.set_grad_enabled(not plan.hold),
             self._fabric.autocast(),
         ):
-            reconstruction, _, quantized = self.model(original, quantize=plan.quantize)
+            reconstruction, latent, quantized = self.model(original, quantize=plan.quantize)
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
             losses = self.spectral(limited, original)
             total = self.spectral.total(losses)
+            if quantized is not None:
+                error = quantization_error(latent.detach(), quantized.latent.detach())
+                losses["quantization_error"] = error
             if quantized is not None and quantized.losses:
                 losses["quantizer"] = self._quantizer_loss(quantized.losses)
                 total = total + config.loss.quantizer * losses["quantizer"]

@@ -65,6 +65,12 @@ class Trainer:
             Only the first process reads and writes it.
         validation: scored at intervals, if given.
         watch: told of progress by the first process, if given.
+
+    Attributes:
+        step: how many steps are done.
+        networks: what is trained; see ``TrainingStep``.
+        quantizer_started: whether the quantiser is where the latents are; ``run`` starts it when
+            its first step is due.
     """
 
     def __init__(
@@ -87,11 +93,11 @@ class Trainer:
         self.networks = TrainingStep(config, fabric)
         self.step = 0
         self._fabric = fabric
-        self._source = source
+        self.source = source
         self._validation = validation
         self._watch = watch if fabric.is_global_zero else None
         # A frozen quantiser is as its owner wants it.
-        self._quantizer_started = (
+        self.quantizer_started = (
             config.quantizer_start.unquantized_steps == 0 or "quantizer" in config.freeze
         )
         self._fresh_since = 0
@@ -120,7 +126,7 @@ class Trainer:
             weights = getattr(model, part).state_dict()
             getattr(self.networks.model, part).load_state_dict(weights)
         self.networks.restart_average()
-        self._quantizer_started |= "quantizer" in taken
+        self.quantizer_started |= "quantizer" in taken
         return [part for part in PARTS if part not in taken]
 
     def resume(self) -> Path:
@@ -148,7 +154,7 @@ class Trainer:
             _require_same(part, ours[part], theirs[part], path)
         self.networks.load_weights(state)
         self.step = state["step"]
-        self._quantizer_started = state["quantizer_started"]
+        self.quantizer_started = state["quantizer_started"]
         self._best = state["best"]
         if "moments" in state:
             self.networks.load_moments(state["moments"])
@@ -169,7 +175,7 @@ class Trainer:
         progress = {
             "config": self.config.to_dict(),
             "step": self.step,
-            "quantizer_started": self._quantizer_started,
+            "quantizer_started": self.quantizer_started,
             "best": self._best,
         }
         moments = {"moments": self.networks.moments(), "fresh_since": self._fresh_since}
@@ -213,8 +219,8 @@ class Trainer:
             if self.step == 0:
                 self.save()
             while self.step < last and not self._stop(should_stop):
-                if not self._quantizer_started and self._plan().quantize:
-                    self._start_quantizer()
+                if not self.quantizer_started and self._plan().quantize:
+                    self.start_quantizer()
                 batch = batches.batch(self.step, size, fabric.global_rank, fabric.world_size)
                 outcome = self.networks(
                     tuple(t.to(fabric.device, non_blocking=True) for t in batch),
@@ -247,9 +253,9 @@ class Trainer:
         """The source, with threads in front unless its audio lies on the device anyway."""
         data = self.config.data
         if not data.workers or data.hold_on_device:
-            return self._source
+            return self.source
         cuda = self._fabric.device.type == "cuda"
-        source = PinnedSource(self._source) if cuda else self._source
+        source = PinnedSource(self.source) if cuda else self.source
         return Prefetched(source, threads=data.workers, ahead=2 * data.workers)
 
     def _plan(self) -> Plan:
@@ -258,7 +264,7 @@ class Trainer:
         discriminate = self.step >= adversary.start_step
         heard = self.step >= adversary.start_step + adversary.warmup_steps
         return Plan(
-            quantize=self._quantizer_started
+            quantize=self.quantizer_started
             or self.step >= self.config.quantizer_start.unquantized_steps,
             discriminate=discriminate,
             heard=heard,
@@ -317,12 +323,12 @@ class Trainer:
         self._fabric.barrier()
 
     @torch.no_grad()
-    def _start_quantizer(self) -> None:
+    def start_quantizer(self) -> None:
         """Start the quantiser from the latents of some batches; the same on every process."""
         config, networks = self.config, self.networks
         latents = []
         for index in range(config.quantizer_start.statistics_batches):
-            batch, _ = self._source.batch(_STATISTICS_STEP + index, config.data.batch_size)
+            batch, _ = self.source.batch(_STATISTICS_STEP + index, config.data.batch_size)
             with self._fabric.autocast():
                 latent = networks.model.encode_latent(batch.to(self._fabric.device))
             latents.append(latent.transpose(1, 2).flatten(0, 1))
@@ -338,7 +344,7 @@ class Trainer:
         state = self._fabric.broadcast(state)
         quantizer.load_state_dict(state)
         networks.average.quantizer.load_state_dict(state)
-        self._quantizer_started = True
+        self.quantizer_started = True
 
 
 def _require_same(part: str, ours: Any, theirs: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,29 +18,38 @@ if str(STUDY) not in sys.path:
 
 pytest.importorskip("vector_quantize_pytorch")
 
-# The study is being moved to the package's own trainer and quantisers.
-collect_ignore = ["test_quantizer_rows.py", "test_quantizer_study.py"]
-
-TINY = {
-    "sample_rate": RATE,
-    "n_fft": 320,
-    "hop_length": 160,
-    "dim": 16,
-    "blocks": 1,
-    "latent_dim": 8,
-    "steps": 6,
-    "unquantized_steps": 2,
-    "start_latents": 64,
-    "batch_size": 2,
-    "crop_seconds": 0.2,
-    "ramp_steps": 1,
-    "decay_steps": 2,
-    "mel_scales": [[256, 128, 16]],
-    "scored_recordings": 1,
-    "max_seconds": 2.0,
-    "log_every": 2,
-    "window": 2,
-}
+SHAPE = "n_fft = 320\nhop_length = 160\ndim = 16\nhidden_dim = 32\nblocks = 1\n"
+TINY = f"""
+base = "{STUDY}/study.toml"
+steps = 6
+log_every = 2
+[model]
+sample_rate = {RATE}
+[model.encoder]
+{SHAPE}
+[model.quantizer]
+latent_dim = 8
+[model.decoder]
+{SHAPE}
+[data]
+batch_size = 2
+crop_seconds = 0.2
+[optimizer]
+warmup_steps = 1
+decay_steps = 2
+[quantizer_start]
+unquantized_steps = 2
+statistics_batches = 3
+[[discriminators.families]]
+kind = "stft"
+channels = 1
+n_ffts = [128]
+[mel]
+scales = [[256, 128, 16]]
+[validation]
+recordings = 1
+max_seconds = 2.0
+"""
 
 
 def noisy_speech(seconds: float, seed: int) -> np.ndarray:
@@ -56,7 +64,7 @@ def noisy_speech(seconds: float, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory) -> Path:
-    """A folder with "packed" training speech, "dev" recordings and "setting.json"."""
+    """A folder with "packed" training speech, "dev" recordings and "tiny.toml"."""
     from simvq_audio.training.packed import PackWriter
 
     folder = tmp_path_factory.mktemp("speech")
@@ -66,14 +74,5 @@ def speech(tmp_path_factory) -> Path:
         for seed in range(3):
             writer.add(f"r{seed}", f"s{seed}", noisy_speech(1.0, seed), RATE / 2)
     soundfile.write(folder / "dev" / "a.wav", noisy_speech(2.0, 7), RATE)
-    (folder / "setting.json").write_text(json.dumps(TINY))
-    return folder
-
-
-@pytest.fixture
-def runs(tmp_path, speech) -> Path:
-    """A folder of runs with the tiny setting."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    (folder / "setting.json").write_bytes((speech / "setting.json").read_bytes())
+    (folder / "tiny.toml").write_text(TINY)
     return folder

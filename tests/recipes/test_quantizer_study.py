@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import json
+from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -13,19 +12,29 @@ import report
 import run as run_script
 import torch
 import train_row
-from study.execution import execute
-from study.logs import Cost, Point, RunLog, log_path, read_logs, write_cost, write_log
+from study.results import (
+    Cost,
+    Point,
+    RunLog,
+    finished,
+    read_results,
+    run_folder,
+    write_cost,
+    write_log,
+)
 from study.rows import ROWS, Run
-from study.scoring import read_recordings
-from study.session import Networks, Session, open_speech
-from study.setting import Setting, read_setting, setting_of
-from study.usage import Window, usage
-from study.warm_up import load_warm_up, make_warm_up
+from study.training import read_recordings, train_and_score
+from study.use import Use, count_codes
 
-from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
+from simvq_audio.training.config import TrainingConfig
 
-CPU = torch.device("cpu")
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    return tmp_path / "runs"
 
 
 @pytest.fixture
@@ -33,8 +42,8 @@ def train(speech, runs, capsys):
     """Runs train_row.py; returns its exit code, output and errors."""
 
     def call(*arguments: str):
-        common = ["--data", str(speech / "packed"), "--out", str(runs), "--device", "cpu"]
-        code = train_row.main([*arguments, *common])
+        common = ["--data", str(speech / "packed"), "--out", str(runs)]
+        code = train_row.main([*arguments, *common, "--setting", str(speech / "tiny.toml")])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -43,50 +52,24 @@ def train(speech, runs, capsys):
 
 def test_a_run_leaves_a_log_of_all_that_is_reported(train, runs, speech):
     dev = ["--dev", str(speech / "dev")]
-    code, out, _ = train("simvq-latents", "--codebook-size", "64", *dev)
-    assert code == 0
-    assert "simvq-latents-64-s0" in out
-    (log,) = read_logs(runs)
+    code, out, err = train("simvq-latents", "--codebook-size", "64", *dev)
+    assert code == 0, err
+    assert "simvq-latents-64-s0: mel" in out
+    results = read_results(runs)
+    (log,) = results.logs
     assert log.run == Run("simvq-latents", 64, 0)
     assert [point.step for point in log.curve] == [2, 4, 6]
     assert log.curve[0].error is None  # unquantised
-    assert log.curve[-1].error > 0
-    use = log.scores["usage"]
-    assert use["frames"] == 200  # 2 s at 100 frames/s
-    assert 0 < use["utilisation"] <= 1
-    assert 1 <= use["perplexity"] <= 64
-    assert sum(count for _, count in use["histogram"]) <= 200
+    assert log.curve[-1].error > 0 and log.curve[-1].perplexity >= 1
+    assert log.use.frames == 200  # 2 s at 100 frames/s
+    assert 0 < log.use.utilisation <= 1
+    assert 1 <= log.use.perplexity <= 64
+    assert sum(count for _, count in log.use.histogram) <= 200
     assert {"mel", "pesq_wb", "stoi", "error"} <= set(log.scores)
     assert log.peak_mib > 50 and log.step_seconds > 0
-    with np.load(log_path(runs, log.run).with_suffix(".npz")) as points:
-        assert list(points["steps"]) == [2, 6]
-        assert points["latents-1"].shape == (40, 2)
-    size = sum(path.stat().st_size for path in (runs / "results").iterdir())
-    assert size < 100_000
-
-
-def test_rows_of_a_seed_see_the_same_crops_from_the_same_start(runs, speech):
-    setting = read_setting(speech / "setting.json")
-    path = make_warm_up(runs, setting, speech / "packed", 1, CPU)
-    first, second = (load_warm_up(path, setting, 1, CPU) for _ in range(2))
-    assert first.latents.shape[0] >= setting.start_latents
-    sessions = [
-        Session(setting, shared.networks, open_speech(speech / "packed", setting, 1), CPU, 6)
-        for shared in (first, second)
-    ]
-    assert torch.equal(*(session.crops(3)[0] for session in sessions))
-    assert torch.equal(*(session.latents(3) for session in sessions))
-    # One more unquantised step is the same in both: the optimiser's moments came along.
-    assert sessions[0].step(2).mel == sessions[1].step(2).mel
-    assert torch.equal(sessions[0].latents(3), sessions[1].latents(3))
-    other = Session(
-        setting,
-        Networks.make(setting, 2, CPU),
-        open_speech(speech / "packed", setting, 2),
-        CPU,
-        6,
-    )
-    assert not torch.equal(other.crops(3)[0], sessions[0].crops(3)[0])
+    points = results.points_of(log.run)
+    assert list(points["steps"]) == [2, 6]
+    assert points["latents-1"].shape == (40, 2)
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS.values() if row.length == 1])
@@ -94,52 +77,40 @@ def test_every_row_trains_and_is_scored(name, runs, speech, monkeypatch):
     for metric in (PesqWb, Stoi, Estoi):
         # The synthetic recordings are no speech.
         monkeypatch.setattr(metric, "score", lambda *_: 1.0)
-    setting = read_setting(speech / "setting.json")
-    make_warm_up(runs, setting, speech / "packed", 1, CPU)
-    recordings = read_recordings([speech / "dev"], setting)
-    size = 1 if name == "unquantized" else 64
-    log = execute(Run(name, size, 1), setting, speech / "packed", recordings, runs, CPU)
+    setting = speech / "tiny.toml"
+    recordings = read_recordings([speech / "dev"], TrainingConfig.load(setting))
+    run = Run(name, 1 if name == "unquantized" else 64, 0)
+    log = train_and_score(run, speech / "packed", recordings, runs, setting, "cpu")
     assert np.isfinite([log.scores["mel"], log.scores["error"], log.curve[-1].mel]).all()
-    assert log.curve[-1].step == setting.steps
+    assert log.curve[-1].step == 6
     if name == "unquantized":
-        assert log.scores["error"] == 0
+        assert log.scores["error"] == 0 and log.use == Use.none()
     else:
         assert 0 < log.curve[-1].utilisation <= 1
+    assert finished(runs) == {run.name}
+    assert len(recordings.recordings) == 1
 
 
-def test_training_lowers_the_loss_and_follows_the_quantiser(runs, speech):
-    setting = dataclasses.replace(
-        read_setting(speech / "setting.json"), steps=60, unquantized_steps=20, decay_steps=10
-    )
-    networks = Networks.make(setting, 0, CPU)
-    source = open_speech(speech / "packed", setting, 0)
-    session = Session(setting, networks, source, CPU, setting.steps)
-    losses = [session.step(step) for step in range(20)]
-    assert losses[0].indices is None
-    row = ROWS["simvq-latents"].make(64, setting.latent_dim)
-    row.start(session.latents(99).mT.flatten(0, 1), torch.Generator().manual_seed(0), 40)
-    before = row.simvq.proj.weight.detach().clone()
-    session.set_bottleneck(row)
-    losses += [session.step(step) for step in range(20, 60)]
-    assert losses[-1].mel < 0.8 * losses[0].mel
-    assert losses[-1].indices.shape == (2, 20)
-    assert not torch.equal(row.simvq.proj.weight, before)
+def finished_log(row: str, size: int, seed: int, mel: float = 0.5) -> RunLog:
+    use = Use.of(torch.bincount(torch.arange(300) % 7 % size, minlength=size))
+    scores = {"mel": mel, "pesq_wb": 1.2, "stoi": 0.7, "estoi": 0.5, "error": 0.1}
+    scores |= {"pesq_wb_failed": 0, "recordings": 2}
+    curve = [Point(200, 1.0), Point(400, 0.8, 0.2, 0.5, 30.0), Point(550, 0.7, 0.1, 0.4, 20.0)]
+    return RunLog(Run(row, size, seed), curve, scores, use, 0.1, 9.0, 500.0)
 
 
 def test_run_skips_what_is_finished_and_names_what_fails(speech, runs, capsys, monkeypatch):
     arguments = ["--data", str(speech / "packed"), "--dev", str(speech / "dev")]
-    arguments += ["--out", str(runs), "--device", "cpu", "--jobs", "2", "--seeds", "0"]
-    write_log(runs, finished("fsq", 8192, 0), None)
+    arguments += ["--out", str(runs), "--jobs", "2", "--seeds", "0"]
+    arguments += ["--setting", str(speech / "tiny.toml")]
+    write_log(runs, finished_log("fsq", 8192, 0), None)
     plan = ["--rows", "fsq,rvq", "--codebook-sizes", "1024,8192"]
     assert run_script.main([*arguments, *plan, "--list"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert listed[0] == "4 runs, 1 of them finished"
     assert listed[1:] == ["rvq-8192-s0", "fsq-1024-s0", "rvq-1024-s0"]
-    # A process of its own for each; the shared steps are there already.
-    make_warm_up(runs, setting_of(runs), speech / "packed", 0, CPU)
     assert run_script.main([*arguments, "--rows", "rvq", "--codebook-sizes", "1024"]) == 0
-    said = capsys.readouterr().out
-    assert "rvq-1024-s0: mel" in said
+    assert "rvq-1024-s0: mel" in capsys.readouterr().out
     assert run_script.main([*arguments, "--rows", "rvq", "--codebook-sizes", "1024"]) == 0
     assert "1 runs, 1 of them finished" in capsys.readouterr().out
     monkeypatch.setattr(run_script, "_SCRIPT", speech / "missing.py")
@@ -155,9 +126,10 @@ def test_time_that_is_over_leaves_runs_for_later(speech, runs, capsys):
 
 
 def test_benchmark_measures_a_step_and_its_quantiser(train, runs):
-    code, out, _ = train("fsq", "--codebook-size", "64", "--benchmark")
-    assert code == 0 and "ms a step" in out
-    cost = Cost(**json.loads((runs / "benchmark" / "fsq-64.json").read_text()))
+    code, out, err = train("fsq", "--codebook-size", "64", "--benchmark")
+    assert code == 0 and "ms a step" in out, err
+    write_log(runs, finished_log("fsq", 64, 0), None)
+    (cost,) = read_results(runs).costs
     assert 0 < cost.quantizer_seconds < cost.step_seconds
 
 
@@ -165,7 +137,6 @@ def test_benchmark_measures_a_step_and_its_quantiser(train, runs):
     "arguments, message",
     [
         (["nothing"], "there is no row 'nothing'; rows: "),
-        ([], "which row?"),
         (["fsq"], "--dev must name a folder"),
         (["fsq", "--dev", "/nowhere"], "/nowhere"),
     ],
@@ -177,41 +148,22 @@ def test_mistakes_end_in_one_line(train, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_a_folder_keeps_one_setting(tmp_path, speech):
-    setting = setting_of(tmp_path / "a")
-    assert setting == Setting() == setting_of(tmp_path / "a")
-    with pytest.raises(ConfigError, match="another setting"):
-        setting_of(tmp_path / "a", speech / "setting.json")
-    assert setting_of(tmp_path / "b", speech / "setting.json").dim == 16
-    (tmp_path / "c.json").write_text('{"stepps": 3}')
-    with pytest.raises(ConfigError, match="stepps"):
-        read_setting(tmp_path / "c.json")
-
-
-def test_usage_of_known_counts():
-    use = usage(torch.tensor([4, 4, 0, 8]))
+def test_use_of_known_counts():
+    use = Use.of(torch.tensor([4, 4, 0, 8]))
     assert (use.frames, use.utilisation, use.entropy) == (16, 0.75, 1.5)
     assert use.perplexity == pytest.approx(2**1.5)
     assert use.even_utilisation == pytest.approx(1 - 0.75**16)
     assert use.histogram == [(1, 8), (2, 4), (3, 4)]
 
 
-def test_the_window_forgets_old_steps():
-    window = Window(8, 2)
-    for code in (1, 2, 3):
-        window.add(torch.full((1, 4), code))
-    assert window.usage().utilisation == 2 / 8
+def test_codes_of_several_codebooks_count_as_one():
+    codes = torch.tensor([[[0, 1, 1], [2, 0, 0]]])
+    counts = count_codes(codes, (2, 3))
+    assert counts.tolist() == [0, 0, 1, 2, 0, 0]
+    assert count_codes(codes, (2, 3), counts).sum() == 6
 
 
-def finished(row: str, size: int, seed: int, mel: float = 0.5) -> RunLog:
-    use = dataclasses.asdict(usage(torch.bincount(torch.arange(300) % 7 % size, minlength=size)))
-    scores = {"mel": mel, "pesq_wb": 1.2, "stoi": 0.7, "estoi": 0.5, "error": 0.1, "usage": use}
-    scores |= {"pesq_failed": 0, "recordings": 2}
-    curve = [Point(200, 1.0), Point(400, 0.8, 0.2, 0.5, 30.0), Point(550, 0.7, 0.1, 0.4, 20.0)]
-    return RunLog(Run(row, size, seed), Setting().to_dict(), curve, scores, 0.1, 9.0, 500.0)
-
-
-def test_report_makes_tables_and_pictures_from_logs_alone(tmp_path, capsys):
+def test_report_makes_tables_and_pictures_from_logs_alone(tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "docs"
     mels = [0.51, 0.53, 0.58]
     points = {"steps": np.array([200, 550])}
@@ -219,17 +171,19 @@ def test_report_makes_tables_and_pictures_from_logs_alone(tmp_path, capsys):
         for name in ("latents", "entries", "hit"):
             points[f"{name}-{number}"] = np.zeros((5, 2), np.float16)
     for seed, mel in enumerate(mels):
-        write_log(runs, finished("simvq-latents", 8192, seed, mel), points if not seed else None)
+        log = finished_log("simvq-latents", 8192, seed, mel)
+        write_log(runs, log, None if seed else points)
     for row, size in (("vq", 8192), ("vq", 1024), ("simvq-rotation", 8192), ("unquantized", 1)):
-        write_log(runs, finished(row, size, 0), None)
+        write_log(runs, finished_log(row, size, 0), None)
     write_cost(runs, Cost("vq", 8192, 0.140, 0.060, 900.0, {"device": "cpu", "name": "a CPU"}))
-    assert report.main([str(runs), "--out", str(out)]) == 0
+    tables = tmp_path / "tables"
+    assert report.main([str(runs), "--out", str(out), "--tables", str(tables)]) == 0
     text = (out / "results.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| SimVQ, C from"))
     assert f"{mean(mels):.3f} ± {stdev(mels):.3f}" in line
     assert "## K = 8192" in text and "## Variants of SimVQ, K = 8192" in text
     assert "| VQ, learnt table | 140 (60); 900 |" in text
-    with open(out / "runs.csv", newline="") as file:
+    with open(tables / "runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 7
     assert [float(row["mel"]) for row in rows if row["row"] == "simvq-latents"] == mels
@@ -243,13 +197,27 @@ def test_report_makes_tables_and_pictures_from_logs_alone(tmp_path, capsys):
         "usage-8192.png",
         "projection-8192.png",
     }
+    # The tables say the same again, and count as finished runs.
+    assert report.main([str(tables), "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "results.md").read_text() == text
+    assert {path.name for path in (tmp_path / "again").glob("*.png")} == names
+    assert finished(tables) == finished(runs) and len(finished(runs)) == 7
+
+
+def test_the_page_of_numbers_follows_from_the_committed_tables(tmp_path):
+    from study.tables import markdown
+    from study.training import SETTING
+
+    results = read_results(REPOSITORY / "recipes" / "quantizers" / "results")
+    text = markdown(results.logs, results.costs, TrainingConfig.load(SETTING))
+    assert text == (REPOSITORY / "docs" / "quantizers" / "results.md").read_text()
 
 
 def test_report_of_nothing_or_of_damage_is_one_line(tmp_path, capsys):
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "holds no finished runs" in capsys.readouterr().err
-    write_log(tmp_path, finished("vq", 8192, 0), None)
-    log_path(tmp_path, Run("vq", 8192, 0)).write_text("{")
+    write_log(tmp_path, finished_log("vq", 8192, 0), None)
+    (run_folder(tmp_path, Run("vq", 8192, 0)) / "result.json").write_text("{")
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "is damaged" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -248,7 +248,7 @@ def test_averaged_tables_are_trained_by_the_step(tmp_path):
         tmp_path, tiny(model__quantizer__kind="ema", quantizer_start__unquantized_steps=2)
     )
     trainer.run(max_steps=2)
-    trainer._start_quantizer()
+    trainer.start_quantizer()
     before = trainer.networks.model.quantizer.entries.clone()
     trainer.run(max_steps=2)
     assert not torch.equal(trainer.networks.model.quantizer.entries, before)

@@ -11,7 +11,7 @@ from typing import Any
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import MissingExtraError
-from study.logs import RunLog, read_pictures
+from study.results import Results, RunLog
 from study.rows import ROWS
 from study.tables import group, title
 
@@ -26,8 +26,13 @@ _DPI = 80
 _GREY, _BLUE, _RED = "#bbbbbb", "#3b6fb6", "#d62728"
 
 
-def draw_all(runs: Path, logs: Sequence[RunLog], out: Path) -> list[Path]:
-    """Write every picture; return the files."""
+def draw_all(results: Results, steps: int, out: Path) -> list[Path]:
+    """Write every picture; return the files.
+
+    Args:
+        steps: of a run of the usual length.
+    """
+    logs = results.logs
     sizes = sorted({log.run.codebook_size for log in logs if log.run.codebook_size > 1})
     files = [_quality(logs, out / "quality.png")]
     for size in sizes:
@@ -36,11 +41,13 @@ def draw_all(runs: Path, logs: Sequence[RunLog], out: Path) -> list[Path]:
         variants = [log for log in of_size if _group(log) == "variant"]
         beside = [log for log in main if log.run.row.startswith("simvq")]
         if main:
-            files.append(_curves(main, size, out / f"curves-{size}.png"))
+            files.append(_curves(main, steps, size, out / f"curves-{size}.png"))
             files.append(_histograms(main, size, out / f"usage-{size}.png"))
         if variants:
-            files.append(_curves(beside + variants, size, out / f"curves-variants-{size}.png"))
-        drawn = _projections(runs, of_size, size, out / f"projection-{size}.png")
+            files.append(
+                _curves(beside + variants, steps, size, out / f"curves-variants-{size}.png")
+            )
+        drawn = _projections(results, of_size, size, out / f"projection-{size}.png")
         files += [] if drawn is None else [drawn]
     return files
 
@@ -52,8 +59,8 @@ def _group(log: RunLog) -> str:
 def _quality(logs: Sequence[RunLog], out: Path) -> Path:
     """Each score against the codebook's size, a line a row."""
     panels: tuple[tuple[str, Callable[[RunLog], float]], ...] = (
-        ("used on unseen speech, %", lambda log: 100 * log.scores["usage"]["utilisation"]),
-        ("entropy, bits a frame", lambda log: log.scores["usage"]["entropy"]),
+        ("used on unseen speech, %", lambda log: 100 * log.use.utilisation),
+        ("entropy, bits a frame", lambda log: log.use.entropy),
         ("quantisation error", lambda log: log.scores["error"]),
         ("mel distance", lambda log: log.scores["mel"]),
         ("PESQ-wb", lambda log: log.scores["pesq_wb"]),
@@ -85,9 +92,7 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
         panel.grid(alpha=0.3)
     # Dotted: even use of the codebook, as far as the frames go.
     even = {
-        log.run.codebook_size: log.scores["usage"]["even_utilisation"]
-        for log in logs
-        if log.run.codebook_size > 1
+        log.run.codebook_size: log.use.even_utilisation for log in logs if log.run.codebook_size > 1
     }
     limits = sorted(even.items())
     axes[0].plot(*zip(*((size, 100 * share) for size, share in limits)), "k:")
@@ -102,7 +107,7 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
     return _save(figure, out)
 
 
-def _curves(logs: Sequence[RunLog], size: int, out: Path) -> Path:
+def _curves(logs: Sequence[RunLog], steps: int, size: int, out: Path) -> Path:
     """Training over steps: thin lines, one a seed; main rows beside variants are dashed."""
     mixed = len({_group(log) for log in logs}) > 1
     panels = (
@@ -119,7 +124,7 @@ def _curves(logs: Sequence[RunLog], size: int, out: Path) -> Path:
         for name in _names(group(logs)):
             for number, log in enumerate(log for log in logs if log.run.row == name):
                 # Runs of several times the length are drawn over the share of their steps.
-                stretch = log.setting["steps"] / log.curve[-1].step
+                stretch = steps / log.curve[-1].step
                 points = [(p.step * stretch, read(p)) for p in log.curve if read(p) is not None]
                 panel.plot(
                     *zip(*points),
@@ -143,11 +148,10 @@ def _histograms(logs: Sequence[RunLog], size: int, out: Path) -> Path:
     panel = figure.subplots()
     seen: set[str] = set()
     for log in logs:
-        use = log.scores["usage"]
-        ranks, counts = zip(*use["histogram"])
+        ranks, counts = zip(*log.use.histogram)
         panel.plot(
             ranks,
-            [count / use["frames"] for count in counts],
+            [count / log.use.frames for count in counts],
             color=_colour(log.run.row),
             linewidth=1.2,
             alpha=0.8,
@@ -164,11 +168,11 @@ def _histograms(logs: Sequence[RunLog], size: int, out: Path) -> Path:
     return _save(figure, out)
 
 
-def _projections(runs: Path, logs: Sequence[RunLog], size: int, out: Path) -> Path | None:
+def _projections(results: Results, logs: Sequence[RunLog], size: int, out: Path) -> Path | None:
     """Latents and entries on the first principal axes of the last latents, a row a quantiser."""
     found = []
     for log in sorted(logs, key=lambda log: list(ROWS).index(log.run.row)):
-        points = read_pictures(runs, log.run)
+        points = results.points_of(log.run)
         if points is not None:
             found.append((log, points))
     if not found:

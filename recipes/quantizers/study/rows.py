@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import log2
+from typing import Any
 
 from simvq_audio.errors import ConfigError
-from study.bottleneck import Bottleneck, Unquantized
-from study.ours import Simvq
-from study.package import PackageSimvq, Projected, Residual, Table
 
 SIZES = (1024, 8192, 65_536, 262_144)
 _ORDER = {8192: 0, 65_536: 1, 1024: 2, 262_144: 3}
+# Rows whose W or table learns faster do so by this factor.
+_FAST = 40.0
+# Full probabilities of 450 frames over 65 536 codes take 1.5 s a step; the package's answer to this
+# is to take the entropies over a part of the frames.
+_LFQ_ALL_FRAMES_UP_TO = 8192
+_LFQ_SHARE = 0.25
+
+Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,13 @@ class Row:
         name: on the command line and in file names.
         title: for people.
         group: "main", "variant" or "reference"; tables show them apart.
-        make: (codebook_size, latent_dim) -> the quantiser.
+        quantizer: codebook size -> the table [model.quantizer], but for the latent's width.
         sizes: of the codebook.
-        cold: starts from scratch and is quantised from the first step on, at the quantiser's own
-            initialisation; otherwise from the shared unquantised steps and their latents.
-        length: steps are so many times those of the other rows.
+        fast: the quantiser's fast parameters learn at 40 times the learning rate.
+        cold: quantised from the first step on, at the quantiser's own initialisation; otherwise
+            started from the latents after the unquantised steps.
+        start: what [quantizer_start] has besides.
+        length: how many times as many steps as the other rows.
         late_sizes: codebook sizes that are so slow on a CPU that they are run last, and for one
             seed alone unless that is asked for.
     """
@@ -34,38 +43,104 @@ class Row:
     name: str
     title: str
     group: str
-    make: Callable[[int, int], Bottleneck]
+    quantizer: Callable[[int], Settings]
     sizes: tuple[int, ...] = SIZES
+    fast: bool = True
     cold: bool = False
+    start: Settings = field(default_factory=lambda: {"entries_from_latents": True})
     length: int = 1
     late_sizes: tuple[int, ...] = ()
 
+    def settings(self, codebook_size: int, latent_dim: int) -> Settings:
+        """What a ``TrainingConfig`` of this row has of its own, as nested plain values."""
+        start = {"unquantized_steps": 0} if self.cold else self.start
+        quantizer = {"latent_dim": latent_dim, **self.quantizer(codebook_size)}
+        return {
+            "model": {"quantizer": quantizer},
+            "optimizer": {"quantizer_factor": _FAST if self.fast else 1.0},
+            "quantizer_start": start,
+        }
 
+
+def _simvq(**options: Any) -> Callable[[int], Settings]:
+    return lambda size: {"kind": "simvq", "codebook_size": size, **options}
+
+
+def _package(
+    name: str, options: Callable[[int], Settings], fast: bool = False
+) -> Callable[[int], Settings]:
+    """A quantiser of vector-quantize-pytorch with one codebook."""
+    return lambda size: {
+        "kind": "package",
+        "name": name,
+        "codebook_sizes": [size],
+        "options": options(size),
+        "fast": fast,
+    }
+
+
+def _table(size: int) -> Settings:
+    """``VectorQuantize`` with a table that learns by its gradient."""
+    return {
+        "codebook_size": size,
+        "learnable_codebook": True,
+        "ema_update": False,
+        "rotation_trick": False,
+        "commitment_weight": 0.25,
+    }
+
+
+def _averages(size: int) -> Settings:
+    """Moving averages; a start sets which entries are replaced, any threshold switches it on."""
+    return {
+        "codebook_size": size,
+        "rotation_trick": False,
+        "commitment_weight": 0.25,
+        "decay": 0.95,
+        "threshold_ema_dead_code": 1e-3,
+        "eps": 1e-7,
+    }
+
+
+def _residual(size: int) -> Settings:
+    """Two stages near the square root of K."""
+    bits = round(log2(size))
+    sizes = [2 ** -(-bits // 2), 2 ** (bits // 2)]
+    options = {**_averages(size), "codebook_size": sizes}
+    return {"kind": "package", "name": "ResidualVQ", "codebook_sizes": sizes, "options": options}
+
+
+def _lfq(size: int) -> Settings:
+    share = 1.0 if size <= _LFQ_ALL_FRAMES_UP_TO else _LFQ_SHARE
+    return {
+        "codebook_size": size,
+        "commitment_loss_weight": 0.25,
+        "frac_per_sample_entropy": share,
+    }
+
+
+def fsq_levels(codebook_size: int) -> list[int]:
+    """Levels whose product is the codebook's size, a power of two from 64 on: 8s, then 4s."""
+    bits = round(log2(codebook_size))
+    fours = {0: 0, 1: 2, 2: 1}[bits % 3]
+    return [8] * ((bits - 2 * fours) // 3) + [4] * fours
+
+
+_GAUSSIAN: Settings = {"entries_from_latents": False}
 _TWO = (8192, 65_536)
 
 ROWS = {
     row.name: row
     for row in (
-        Row("unquantized", "no quantiser", "reference", lambda k, d: Unquantized(), (1,)),
-        Row(
-            "simvq-cold",
-            "SimVQ, the paper's start",
-            "main",
-            lambda k, d: Simvq(k, d, basis_from_latents=False, fast=False),
-            cold=True,
-        ),
-        Row(
-            "simvq-covariance",
-            "SimVQ, W from the covariance",
-            "main",
-            lambda k, d: Simvq(k, d, basis_from_latents=False),
-        ),
-        Row("simvq-latents", "SimVQ, C from the latents", "main", Simvq),
+        Row("unquantized", "no quantiser", "reference", lambda size: {"codebook_size": 2}, (1,)),
+        Row("simvq-cold", "SimVQ, the paper's start", "main", _simvq(), fast=False, cold=True),
+        Row("simvq-covariance", "SimVQ, W from the covariance", "main", _simvq(), start=_GAUSSIAN),
+        Row("simvq-latents", "SimVQ, C from the latents", "main", _simvq()),
         Row(
             "vq-cold",
             "VQ, learnt table, cold start",
             "main",
-            lambda k, d: Table(k, d, ema=False),
+            _package("VectorQuantize", _table),
             (1024, 8192, 65_536),
             cold=True,
             late_sizes=(65_536,),
@@ -74,72 +149,68 @@ ROWS = {
             "vq",
             "VQ, learnt table",
             "main",
-            lambda k, d: Table(k, d, ema=False, fast=True),
+            _package("VectorQuantize", _table, fast=True),
             late_sizes=(262_144,),
         ),
         Row(
             "vq-ema",
             "VQ, EMA and replacement",
             "main",
-            lambda k, d: Table(k, d, ema=True),
+            _package("VectorQuantize", _averages),
             late_sizes=(262_144,),
         ),
-        Row("rvq", "residual VQ, two stages", "main", Residual),
-        Row("fsq", "FSQ", "main", lambda k, d: Projected(k, d, kind="fsq")),
-        Row(
-            "lfq",
-            "LFQ",
-            "main",
-            lambda k, d: Projected(k, d, kind="lfq"),
-            late_sizes=(262_144,),
-        ),
+        Row("rvq", "residual VQ, two stages", "main", _residual),
+        Row("fsq", "FSQ", "main", _package("FSQ", lambda size: {"levels": fsq_levels(size)})),
+        Row("lfq", "LFQ", "main", _package("LFQ", _lfq), late_sizes=(262_144,)),
         Row(
             "package-simvq",
             "SimVQ of the package",
             "main",
-            PackageSimvq,
+            _package("SimVQ", lambda size: {"codebook_size": size}, fast=True),
             late_sizes=(262_144,),
         ),
         Row(
             "simvq-means",
             "C from the latents, moved by k-means",
             "variant",
-            lambda k, d: Simvq(k, d, kmeans_rounds=8),
+            _simvq(),
             _TWO,
+            start={"entries_from_latents": True, "kmeans_rounds": 8},
         ),
         Row(
             "simvq-no-bias",
             "C from the latents, W without bias",
             "variant",
-            lambda k, d: Simvq(k, d, bias=False),
+            _simvq(bias=False),
             _TWO,
         ),
         Row(
             "simvq-trained-basis",
             "C from the latents, C learns too",
             "variant",
-            lambda k, d: Simvq(k, d, trained_basis=True),
+            _simvq(basis="fast"),
             _TWO,
         ),
         Row(
             "simvq-rotation",
             "C from the latents, rotation trick",
             "variant",
-            lambda k, d: Simvq(k, d, rotation=True),
+            _simvq(rotation=True),
             _TWO,
         ),
         Row(
             "simvq-slow",
             "C from the latents, W at the common learning rate",
             "variant",
-            lambda k, d: Simvq(k, d, fast=False),
+            _simvq(),
             _TWO,
+            fast=False,
         ),
         Row(
             "simvq-cold-fast",
             "the paper's start, W at 40 times the learning rate",
             "variant",
-            lambda k, d: Simvq(k, d, basis_from_latents=False),
+            _simvq(),
             _TWO,
             cold=True,
         ),
@@ -147,8 +218,9 @@ ROWS = {
             "simvq-cold-long",
             "the paper's start, 8 times as long",
             "variant",
-            lambda k, d: Simvq(k, d, basis_from_latents=False, fast=False),
+            _simvq(),
             (8192,),
+            fast=False,
             cold=True,
             length=8,
             late_sizes=(8192,),
@@ -157,7 +229,7 @@ ROWS = {
             "vq-cold-long",
             "VQ, learnt table, cold start, 8 times as long",
             "variant",
-            lambda k, d: Table(k, d, ema=False),
+            _package("VectorQuantize", _table),
             (8192,),
             cold=True,
             length=8,

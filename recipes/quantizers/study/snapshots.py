@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.bottleneck import Bottleneck
+from simvq_audio.model.quantizers import Quantizer
 
 _ENTRIES = 800
 
@@ -26,17 +26,25 @@ class Snapshots:
         self._taken: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def take(self, step: int, latent: Tensor, bottleneck: Bottleneck) -> None:
-        """Keep what a bottleneck looks like to some latents (batch, latent_dim, frames)."""
+    def take(self, step: int, latent: Tensor, quantizer: Quantizer) -> None:
+        """Keep what a quantiser makes of some latents (batch, latent_dim, frames)."""
+        sizes = quantizer.config.codebook_sizes
+        training = quantizer.training
+        quantizer.eval()
+        found = quantizer.encode(latent)
+        if len(sizes) == 1:
+            found = found[:, None]
         if self._picks is None:
-            order = torch.randperm(bottleneck.codebook_size, generator=self._generator)
-            self._picks = order[:_ENTRIES].to(latent.device)
-        training = bottleneck.training
-        bottleneck.eval()
-        hit = bottleneck.encode(latent).unique()
-        entries = bottleneck.decode(self._picks[None])[0].T
-        chosen = bottleneck.decode(hit[None])[0].T
-        bottleneck.train(training)
+            drawn = [torch.randint(size, (_ENTRIES,), generator=self._generator) for size in sizes]
+            if len(sizes) == 1:
+                drawn = [torch.randperm(sizes[0], generator=self._generator)[:_ENTRIES]]
+            self._picks = torch.stack(drawn).to(latent.device)
+        hit = found.transpose(1, 2).flatten(0, 1).unique(dim=0).T
+        entries, chosen = (
+            quantizer.decode(codes if len(sizes) == 1 else codes[None])[0].T
+            for codes in (self._picks, hit)
+        )
+        quantizer.train(training)
         flat = latent.transpose(1, 2).flatten(0, 1)
         self._taken.append((step, flat.cpu(), entries.cpu(), chosen.cpu()))
 

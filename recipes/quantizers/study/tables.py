@@ -1,14 +1,13 @@
-"""Tables of a study, made from its logs alone: Markdown for people, CSV for programs."""
+"""Tables of a study for people, made from its results alone."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from study.logs import Cost, RunLog
+from simvq_audio.training.config import TrainingConfig
+from study.results import Cost, RunLog
 from study.rows import ROWS, Row
 
 
@@ -30,7 +29,7 @@ class Column:
 
 
 def _used(name: str, factor: float = 1.0) -> Callable[[RunLog], float]:
-    return lambda log: factor * log.scores["usage"][name]
+    return lambda log: factor * getattr(log.use, name)
 
 
 COLUMNS = (
@@ -73,31 +72,10 @@ def title(name: str) -> str:
     return ROWS[name].title if name in ROWS else name
 
 
-def csv_table(logs: Sequence[RunLog]) -> str:
-    """One line a run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    extra = ("frames", "even_utilisation")
-    fixed = ("pesq_failed", "recordings", "device")
-    names = (column.name for column in COLUMNS)
-    writer.writerow(["row", "codebook_size", "seed", *names, *extra, *fixed])
-    for logs_of_row in group(logs).values():
-        for log in logs_of_row:
-            numbers = [column.read(log) for column in COLUMNS]
-            use, scores = log.scores["usage"], log.scores
-            writer.writerow(
-                [log.run.row, log.run.codebook_size, log.run.seed]
-                + [f"{number:.6g}" for number in numbers]
-                + [use[name] for name in extra]
-                + [scores["pesq_failed"], scores["recordings"], log.machine.get("device", "")]
-            )
-    return text.getvalue()
-
-
-def markdown(logs: Sequence[RunLog], costs: Sequence[Cost]) -> str:
+def markdown(logs: Sequence[RunLog], costs: Sequence[Cost], setting: TrainingConfig) -> str:
     """Every table, one a codebook size, then the variants' and the costs."""
     grouped = group(logs)
-    parts = ["# The study of quantisers in numbers", "", _introduction(logs), ""]
+    parts = ["# The study of quantisers in numbers", "", _introduction(logs, setting), ""]
     sizes = sorted({size for (_, size) in grouped if size > 1})
     for wanted, heading in (("main", "K = {}"), ("variant", "Variants of SimVQ, K = {}")):
         for size in sizes:
@@ -113,22 +91,20 @@ def markdown(logs: Sequence[RunLog], costs: Sequence[Cost]) -> str:
     return "\n".join(parts)
 
 
-def _introduction(logs: Sequence[RunLog]) -> str:
-    setting, scores = logs[0].setting, logs[0].scores
-    steps, audio = setting["steps"], setting["batch_size"] * setting["crop_seconds"]
-    frames = max(log.scores["usage"]["frames"] for log in logs)
+def _introduction(logs: Sequence[RunLog], setting: TrainingConfig) -> str:
+    steps, audio = setting.steps, setting.data.batch_size * setting.data.crop_seconds
+    unquantized = setting.quantizer_start.unquantized_steps
+    frames = max(log.use.frames for log in logs)
     even = {
-        log.run.codebook_size: log.scores["usage"]["even_utilisation"]
-        for log in logs
-        if log.run.codebook_size > 1
+        log.run.codebook_size: log.use.even_utilisation for log in logs if log.run.codebook_size > 1
     }
     limits = ", ".join(f"{100 * even[size]:.1f} % of {_spaced(size)}" for size in sorted(even))
     return (
         f"Made by `recipes/quantizers/report.py` from {len(logs)} runs of {steps} steps of "
-        f"{audio:g} s each, {setting['unquantized_steps']} of them unquantised (none of those in "
+        f"{audio:g} s each, {unquantized} of them unquantised (none of those in "
         f"rows with a cold start). Mean ± standard deviation over seeds; without ± there is one "
         f"seed. Codes are counted on {_spaced(frames)} frames of unseen speakers: even use would "
-        f"reach {limits}. Scores are means over {scores['recordings']} recordings. The "
+        f"reach {limits}. Scores are means over {logs[0].scores['recordings']:.0f} recordings. The "
         "quantisation error is squared, over the latents' variance in the recording. A step's time "
         "is the median of its run; runs shared the machine with each other and with other work."
     )
@@ -163,7 +139,7 @@ def _cost_table(costs: Sequence[Cost]) -> list[str]:
     unit = "processor's time of" if machine.get("device") == "cpu" else "time of"
     lines = [
         f"Median {unit} a training step and the quantiser's part of it, in ms; most memory of "
-        f"the process, in MiB. {machine.get('name', '')}, {machine.get('threads', '?')} thread.",
+        f"the process, in MiB. {machine.get('name', '')}, {machine.get('threads') or '?'} thread.",
         "",
         "| quantiser | " + " | ".join(f"K = {_spaced(size)}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
