@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from simvq_audio.codec.model_source import locate_model
 from simvq_audio.device import find_device
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.storage import load_model, save_model
-from simvq_audio.model_source import locate_model
 from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.script import positive, run_script
 from simvq_audio.training.source import open_source

@@ -9,14 +9,14 @@ the first run's folder.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.errors import MissingExtraError
 from simvq_audio.training.script import run_script
+from simvq_audio.training.watch import read_metrics
 
 # Not curves of learning.
 _LEFT_OUT = {"step", "time", "steps_per_second", "audio_seconds_per_second"}
@@ -35,7 +35,7 @@ def draw(runs: list[Path]) -> Path:
         raise MissingExtraError(
             "curves need matplotlib; install it with: pip install 'simvq-audio[train]'"
         ) from error
-    rows = {run: _read(run / "metrics.jsonl") for run in runs}
+    rows = {run: read_metrics(run) for run in runs}
     names = sorted({name for found in rows.values() for row in found for name in row} - _LEFT_OUT)
     columns = 4
     figure = Figure(figsize=(4 * columns, 2.6 * -(-len(names) // columns)), layout="constrained")
@@ -54,17 +54,6 @@ def draw(runs: list[Path]) -> Path:
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=100)
     return out
-
-
-def _read(path: Path) -> list[dict[str, float]]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    rows = [json.loads(line) for line in lines]
-    if not rows:
-        raise ConfigError(f"{path} holds nothing yet")
-    return rows
 
 
 if __name__ == "__main__":

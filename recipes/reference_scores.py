@@ -4,8 +4,9 @@
 
 DEV holds the recordings; PEERS.json holds, for each system, its bits per second and what it scored
 on every recording ({"systems": {NAME: {"bits_per_second": …, "files": {FOLDER__NAME: {"pesq": …,
-"stoi": …, "estoi": …}}}}}). Only recordings that PEERS.json names are coded. An interrupted run
-goes on from --work, which afterwards holds the full report with players.
+"stoi": …, "estoi": …}}}}}). The folders that PEERS.json names must hold the recordings that
+it names and no others; that is checked before anything is coded. An interrupted run goes on from
+--work, which afterwards holds the full report with players.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.evaluate import evaluate_codec
 from simvq_audio.evaluation.metric import MetricInfo
+from simvq_audio.evaluation.pairing import find_recordings
 from simvq_audio.evaluation.protocol import DEFAULT
 from simvq_audio.evaluation.registry import default_metric_names, find_metrics
 from simvq_audio.evaluation.report.files import write_json
@@ -93,16 +95,14 @@ def write_reference_scores(args: argparse.Namespace) -> None:
         only=tuple(sorted({name.rpartition("/")[0] for name in known})),
         command=f"python recipes/reference_scores.py {args.dev.name} {args.peers.name}",
     )
+    recordings = settings.select(find_recordings(args.dev))
+    # Peers name their files without suffixes.
+    names = {name.rpartition(".")[0]: name for name in recordings.names}
+    _require_same(names.keys() ^ known, args)
     codec = Codec.load(args.model, device="cpu")
     report = evaluate_codec(lambda: codec, args.dev, settings)
     (ours,) = report.systems
-    # Peers name their files without suffixes.
-    names = {file.name.rpartition(".")[0]: file.name for file in ours.files}
-    if ours.failures or names.keys() != known:
-        raise ConfigError(
-            f"{args.dev} and {args.peers} do not hold the same recordings: "
-            f"{', '.join(sorted([*(names.keys() ^ known), *ours.failures])[:5])}"
-        )
+    _require_same(ours.failures.keys(), args)
     peers = [_renamed(peer, names) for peer in peers]
     everything = dataclasses.replace(report, systems=(ours, *peers))
     write_page(everything, args.work / "index.html")
@@ -110,6 +110,14 @@ def write_reference_scores(args: argparse.Namespace) -> None:
     with atomic_path(args.out) as temporary:
         temporary.write_text(_page(report, peers, codec))
     print(f"{args.out}, {args.work / 'index.html'}")
+
+
+def _require_same(different: Collection[str], args: argparse.Namespace) -> None:
+    if different:
+        raise ConfigError(
+            f"{args.dev} and {args.peers} do not hold the same recordings: "
+            f"{', '.join(sorted(different)[:5])}"
+        )
 
 
 def _read_peers(path: Path) -> list[SystemResult]:

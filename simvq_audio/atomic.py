@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +22,26 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder does not exist or is not writable.
     """
     target = Path(target)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _create(target)
     try:
         yield temporary
-        # mkstemp makes files private; give the result the mode that open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _create(target: Path) -> Path:
+    """An empty hidden file beside ``target``, with the mode that ``open`` gives new files."""
+    while True:
+        # Not mkstemp, whose files are private: what the mode should be instead can only be asked
+        # by changing the umask, for all threads of the process at once.
+        path = target.with_name(f".{target.stem[:32]}-{secrets.token_hex(6)}{target.suffix}")
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue
+        return path
 
 
 def write_error(error: Exception, path: Path) -> OSError:

@@ -4,6 +4,8 @@ Each carries one line that says what is wrong and what to do about it. All are `
 that library users can catch either the precise class or the broad one.
 """
 
+from __future__ import annotations
+
 
 class SimvqAudioError(ValueError):
     """Base class of everything this package raises for bad input."""
@@ -27,3 +29,15 @@ class ConfigError(SimvqAudioError):
 
 class MissingExtraError(SimvqAudioError, ImportError):
     """A command needs an optional dependency; the message names the extra that brings it."""
+
+
+def one_line(text: str) -> str:
+    """A message as one line; spaces stay, since file names may hold several in a row."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def os_error_text(error: OSError) -> str:
+    """An operating system error without its number, as shell commands print it."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

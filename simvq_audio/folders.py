@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePath
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file, or a folder on the way to it, has a name that begins with a dot.
+
+    What systems leave beside recordings, such as ``._a.wav``, has the suffix of one without being
+    one.
+
+    Args:
+        path: relative to the folder that is searched.
+    """
+    return any(part.startswith(".") and part not in (".", "..") for part in path.parts)
 
 
 def find_files(
@@ -12,8 +24,7 @@ def find_files(
 ) -> tuple[list[Path], list[OSError]]:
     """Find the files with one of these suffixes, in a folder and everything below it.
 
-    Hidden files and folders are left out: what systems leave there, such as ``._a.wav``, has
-    the suffix of a recording without being one.
+    Those that ``is_hidden`` are left out.
 
     Args:
         folder: where to search.
@@ -25,10 +36,10 @@ def find_files(
     found: list[Path] = []
     errors: list[OSError] = []
     for place, subfolders, names in os.walk(folder, onerror=errors.append):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(PurePath(name)))
         found += [
             Path(place, name)
             for name in sorted(names)
-            if Path(name).suffix.lower() in suffixes and not name.startswith(".")
+            if Path(name).suffix.lower() in suffixes and not is_hidden(PurePath(name))
         ]
     return found, errors

@@ -10,6 +10,7 @@ from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
     DecoderConfig,
     ModelConfig,
+    SeanetEncoderConfig,
     SimVQConfig,
     SpectralEncoderConfig,
 )
@@ -48,3 +49,21 @@ def model_file(model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def codec(model_file) -> Codec:
     return Codec.load(model_file, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def published_file(tmp_path_factory):
+    """A small model of the published kind: recurrent encoder, decoder that sees everything."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        name="small-published",
+        encoder=SeanetEncoderConfig(filters=4),
+        quantizer=SimVQConfig(codebook_size=64, latent_dim=16),
+        decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
+    )
+    model = Autoencoder(config).eval()
+    latents = model.encode_latent(torch.randn(2, 24_000)).transpose(1, 2).flatten(0, 1)
+    model.quantizer.start(latents, torch.Generator(), entries_from_latents=False)
+    path = tmp_path_factory.mktemp("published") / "published.safetensors"
+    save_model(path, config, model.state_dict())
+    return path

@@ -124,10 +124,27 @@ def test_what_cannot_be_coded_is_refused(codec, waveform, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("rate", [0, 999, 10**7])
+@pytest.mark.parametrize("rate", [0, 999, 10**7, -16_000, 16_000.0, "16000", None])
 def test_impossible_rates_are_refused(codec, rate):
     with pytest.raises(AudioError):
         codec.encode(noise(100), rate)
+    for rates in (rate, [16_000, rate]):
+        with pytest.raises(AudioError):
+            codec.encode_batch([noise(100), noise(200)], rates)
+
+
+@pytest.mark.parametrize("channels", [0, 256])
+def test_batches_refuse_impossible_channels(codec, channels):
+    with pytest.raises(AudioError, match=f"{channels} channels"):
+        codec.encode_batch([noise(100), noise(channels, 100)], 16_000)
+
+
+def test_rates_may_be_numpy_integers(codec):
+    waveform = noise(4000)
+    expected = codec.encode(waveform, 16_000)
+    assert codec.encode(waveform, np.int64(16_000)) == expected
+    assert codec.encode_batch([waveform] * 2, np.int64(16_000)) == [expected] * 2
+    assert codec.encode_batch([waveform] * 2, np.array([16_000] * 2)) == [expected] * 2
 
 
 def altered(codes, **fields):
@@ -156,6 +173,9 @@ def test_codes_that_do_not_fit_are_refused(codec, fields, words):
     with pytest.raises(CodesError) as caught:
         codec.decode(altered(codes, **fields))
     assert words in str(caught.value)
+    # At once, and not when the first block is asked for.
+    with pytest.raises(CodesError):
+        codec.decode_stream(altered(codes, **fields))
     with pytest.raises(ValueError, match="codes"):
         codec.decode_batch([codes, altered(codes, **fields)])
 
@@ -299,35 +319,8 @@ print(minutes(40) - first)
     assert int(done.stdout) < 100 * 1024
 
 
-def published_kind(tmp_path):
-    """A small model of the published kind: recurrent encoder, decoder that sees everything."""
-    from simvq_audio.model.autoencoder import Autoencoder
-    from simvq_audio.model.config import (
-        DecoderConfig,
-        ModelConfig,
-        SeanetEncoderConfig,
-        SimVQConfig,
-    )
-    from simvq_audio.model.storage import save_model
-
-    torch.manual_seed(0)
-    config = ModelConfig(
-        name="small-published",
-        encoder=SeanetEncoderConfig(filters=4),
-        quantizer=SimVQConfig(codebook_size=64, latent_dim=16),
-        decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
-    )
-    model = Autoencoder(config).eval()
-    latents = model.encode_latent(torch.randn(2, 24_000)).transpose(1, 2).flatten(0, 1)
-    model.quantizer.start(latents, torch.Generator(), entries_from_latents=False)
-    path = tmp_path / "published.safetensors"
-    save_model(path, config, model.state_dict())
-    return path
-
-
-def test_recurrent_encoder_gives_the_same_codes_in_pieces(tmp_path):
-    path = published_kind(tmp_path)
-    whole, pieces = (Codec.load(path, device="cpu", batch_seconds=s) for s in (30.0, 0.5))
+def test_recurrent_encoder_gives_the_same_codes_in_pieces(published_file):
+    whole, pieces = (Codec.load(published_file, device="cpu", batch_seconds=s) for s in (30.0, 0.5))
     waveform = noise(2, 60_001)
     codes = whole.encode(waveform, 24_000)
     assert pieces.encode(waveform, 24_000) == codes
@@ -337,8 +330,8 @@ def test_recurrent_encoder_gives_the_same_codes_in_pieces(tmp_path):
     assert not torch.equal(pieces.decode(codes), whole.decode(codes))
 
 
-def test_batches_of_the_published_kind_are_one_by_one(tmp_path):
-    codec = Codec.load(published_kind(tmp_path), device="cpu")
+def test_batches_of_the_published_kind_are_one_by_one(published_file):
+    codec = Codec.load(published_file, device="cpu")
     waveforms = [noise(length, seed=length) for length in (9000, 3000, 24_001)]
     batch = codec.encode_batch(waveforms, 24_000)
     assert batch == [codec.encode(waveform, 24_000) for waveform in waveforms]

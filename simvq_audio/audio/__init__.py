@@ -9,7 +9,12 @@ from simvq_audio.audio.files import (
     output_format,
     read_audio,
 )
-from simvq_audio.audio.resample import Resampler, resample, resampled_length
+from simvq_audio.audio.resample import (
+    Resampler,
+    resample,
+    resampled_length,
+    resampling_latency,
+)
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -20,4 +25,5 @@ __all__ = [
     "read_audio",
     "resample",
     "resampled_length",
+    "resampling_latency",
 ]

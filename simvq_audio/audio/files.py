@@ -200,7 +200,7 @@ class AudioWriter:
         target: a path with the suffix .wav or .flac, or a binary stream, which gets WAV.
         sample_rate: Hz.
         channels: number of channels.
-        num_samples: samples per channel that will come, if known. A WAV file of more than
+        expected_samples: samples per channel that will come, if known. A WAV file of more than
             4 GiB needs to know it.
 
     Raises:
@@ -213,7 +213,7 @@ class AudioWriter:
         target: str | os.PathLike[str] | BinaryIO,
         sample_rate: int,
         channels: int,
-        num_samples: int | None = None,
+        expected_samples: int | None = None,
     ) -> None:
         self._target = target
         if isinstance(target, (str, os.PathLike)):
@@ -225,7 +225,7 @@ class AudioWriter:
         self.clipped = 0
         self.num_samples = 0
         self._check_limits()
-        expected = (num_samples or 0) * channels * _PCM16_BYTES + _WAV_HEADER_BYTES
+        expected = (expected_samples or 0) * channels * _PCM16_BYTES + _WAV_HEADER_BYTES
         if self._format == "WAV" and expected > _MAX_WAV_BYTES:
             # The sizes in a WAV header have 32 bits. RF64 is WAV with 64-bit sizes; it is
             # read by fewer programs, so shorter recordings stay plain WAV.

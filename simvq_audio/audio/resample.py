@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from simvq_audio.errors import AudioError
@@ -19,6 +21,31 @@ def resampled_length(num_samples: int, in_rate: int, out_rate: int) -> int:
     """Length in samples that ``num_samples`` at ``in_rate`` have at ``out_rate``, rounded up."""
     # Integers: a float quotient is off by one for some lengths of many hours.
     return -(-num_samples * out_rate // in_rate)
+
+
+@cache
+def resampling_latency(in_rate: int, out_rate: int) -> float:
+    """Seconds of input that a ``Resampler`` holds back at most; 0 for equal rates.
+
+    The library computes in blocks, so this is more than the delay of its filter. It is measured, on
+    a stream of its own, since the library does not say.
+
+    Raises:
+        AudioError: a rate is out of range.
+    """
+    if in_rate == out_rate:
+        return 0.0
+    resampler = Resampler(in_rate, out_rate, 1)
+    step = max(1, in_rate // 1000)
+    silence = np.zeros((step, 1), np.float32)
+    received = produced = 0
+    most = 0.0
+    # Filters grow as rates fall; two seconds hold several blocks at any rate.
+    while received < 2 * in_rate:
+        received += step
+        most = max(most, received / in_rate - produced / out_rate)
+        produced += len(resampler.push(silence))
+    return most
 
 
 class Resampler:
@@ -40,6 +67,8 @@ class Resampler:
 
     def __init__(self, in_rate: int, out_rate: int, channels: int) -> None:
         for rate in (in_rate, out_rate):
+            if not isinstance(rate, (int, np.integer)):
+                raise AudioError(f"a sample rate must be a whole number of Hz, not {rate!r}")
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise AudioError(
                     f"a sample rate of {rate} Hz cannot be converted; "

@@ -17,7 +17,6 @@ from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
     CommandError,
-    os_error_text,
     print_message,
     print_problem,
 )
@@ -30,7 +29,7 @@ from simvq_audio.cli.options import (
     QuietOption,
     Settings,
 )
-from simvq_audio.errors import SimvqAudioError
+from simvq_audio.errors import SimvqAudioError, os_error_text
 
 _INTERRUPTED = 130
 

@@ -21,7 +21,6 @@ from simvq_audio.cli.console import (
     CommandError,
     describe_duration,
     describe_size,
-    os_error_text,
     print_json,
     print_message,
     print_problem,
@@ -37,7 +36,7 @@ from simvq_audio.cli.paths import (
     refuse_same,
     refuse_target_folder,
 )
-from simvq_audio.errors import SimvqAudioError
+from simvq_audio.errors import SimvqAudioError, os_error_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from simvq_audio.errors import SimvqAudioError
+from simvq_audio.errors import SimvqAudioError, one_line
 
 PROGRAM = "simvq-audio"
 
@@ -55,14 +55,7 @@ def print_json(result: dict[str, Any]) -> None:
 
 def print_problem(kind: str, text: str) -> None:
     """Print one line on standard error: ``simvq-audio: kind: text``."""
-    print(f"{PROGRAM}: {kind}: {' '.join(text.split())}", file=sys.stderr)
-
-
-def os_error_text(error: OSError) -> str:
-    """Return an operating system error without its number, as shell commands print it."""
-    if error.strerror is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"{PROGRAM}: {kind}: {one_line(text)}", file=sys.stderr)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from simvq_audio.cli.console import CommandError, os_error_text
+from simvq_audio.cli.console import CommandError
+from simvq_audio.errors import os_error_text
 from simvq_audio.folders import find_files
 
 CODES_SUFFIX = ".codes"

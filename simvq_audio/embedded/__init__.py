@@ -105,6 +105,11 @@ def embedded_model(name: str = DEFAULT_MODEL) -> EmbeddedModel:
     return models[name]
 
 
+def is_embedded(name: str) -> bool:
+    """Whether an embedded model has this name."""
+    return name in ALIASES or any(model.name == name for model in embedded_models())
+
+
 def embedded_name(path: Path) -> str | None:
     """The name of the embedded model in this file; None of a file from elsewhere."""
     return path.stem if path.parent == Path(__file__).parent else None

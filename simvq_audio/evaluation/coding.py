@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from simvq_audio.bitstream import Codes
-from simvq_audio.errors import AudioError, SimvqAudioError
+from simvq_audio.errors import AudioError, SimvqAudioError, one_line
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.pairing import Recordings
 
@@ -184,7 +184,7 @@ def failure_text(error: BaseException, path: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
     else:
-        text = " ".join(str(error).split())
+        text = one_line(str(error))
     if not isinstance(error, (SimvqAudioError, OSError)):
         text = f"{type(error).__name__}: {text}"
     return text.removeprefix(f"{path}: ")

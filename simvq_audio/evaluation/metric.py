@@ -66,6 +66,19 @@ class Metric(ABC):
     """Distributions beyond this package's own dependencies that compute the score, for reports
     to state their versions; that of a third party's class is added by itself."""
 
+    @classmethod
+    def check(cls) -> None:
+        """See that an instance can be made, before hours of work.
+
+        By default one is made. A class whose instances take time or memory looks for packages and
+        files alone.
+
+        Raises:
+            MissingExtraError: a package is not installed.
+            ModelError: weights are neither here nor to be downloaded.
+        """
+        cls()
+
     @abstractmethod
     def score(self, trial: Trial) -> float:
         """Score one recording.

@@ -83,13 +83,14 @@ class Settings:
         return recordings.half(self.half).within(self.only).take(self.limit)
 
     def check_packages(self) -> None:
-        """Make every metric and resample once, before hours of work.
+        """Check every metric and resample once, before hours of work.
 
         Raises:
             MissingExtraError: a metric or the protocol needs a package that is not installed.
+            ModelError: a metric's weights are neither here nor to be downloaded.
         """
         for metric in self.metrics:
-            metric()
+            metric.check()
         self.protocol.resample(np.zeros(160, np.float32), 16_000, 8_000)
 
     def open_ledger(self) -> Ledger:

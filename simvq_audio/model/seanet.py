@@ -231,6 +231,8 @@ class _SeanetStream:
         layers.append(_push_elu)
         layers.append(_ConvStream(encoder.last).push)
         self._layers = layers
+        # At the beginning, for the reflection on the left; later frames wait for nothing.
+        self.look_ahead_frames = encoder.last.left
 
     @torch.no_grad()
     def push(self, piece: Tensor, final: bool = False) -> Tensor:

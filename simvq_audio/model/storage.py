@@ -24,7 +24,7 @@ FORMAT_VERSION = 2
 _KEY = "simvq_audio"
 _MAX_HEADER = 16 * 2**20
 # What a safetensors file of others, or one made to look like ours, leads to.
-_FOREIGN = (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError)
+_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,8 @@ def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             )
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    except ModelError:
+        raise
     except _FOREIGN as error:
         raise _not_ours(path) from error
     return entries, written
@@ -145,7 +147,7 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
     metadata = dict(written)
     try:
         old = metadata.pop("format") == 1
-        values = metadata.pop("config")
+        values = dict(metadata.pop("config"))
         config = ModelConfig.from_dict(without_training_settings(values))
         parameters = sum(prod(entry["shape"]) for entry in entries.values())
         if old:
@@ -156,6 +158,8 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
             whole = str(metadata.pop("model_id"))
     except ConfigError as error:
         raise ModelError(f"the configuration in {path} does not fit: {error}") from error
+    except ModelError:
+        raise
     except _FOREIGN as error:
         raise _not_ours(path) from error
     return ModelHeader(config, meaning, whole, others, parameters, path.stat().st_size, metadata)
@@ -180,6 +184,7 @@ def _load(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from simvq_audio.model.allocation import AllocationLimitError, allocation_limit
     from simvq_audio.model.autoencoder import Autoencoder
 
     try:
@@ -191,8 +196,13 @@ def _load(
     if found != (header.model_id, header.codes_id):
         raise _damaged(path, "its weights are not those that it names")
     # Not on the meta device, although that would save the initialisation: it loads half of torch.
-    with torch.random.fork_rng(devices=[]):
-        model = Autoencoder(header.config)
+    try:
+        with torch.random.fork_rng(devices=[]), allocation_limit(2 * header.parameters + 2**20):
+            model = Autoencoder(header.config)
+    except AllocationLimitError as error:
+        raise ModelError(
+            f"the tensors in {path} do not fit its configuration, which is of a larger model"
+        ) from error
     _check_tensors(path, {k: tuple(v.shape) for k, v in model.state_dict().items()}, tensors)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False)

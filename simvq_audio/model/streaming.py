@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 class Stream(Protocol):
-    """Takes an input in pieces of any length, gives the output as soon as it is settled."""
+    """Takes an input in pieces of any length, gives the output as soon as it is settled.
+
+    Attributes:
+        look_ahead_frames: how many frames must follow a frame, at most, before it is settled.
+    """
+
+    look_ahead_frames: int
 
     def push(self, piece: Tensor, final: bool = False) -> Tensor:
         """Append ``piece`` (time in the last dimension); return the output that is now settled.
@@ -38,6 +44,7 @@ class WindowedStream:
     ) -> None:
         self._process = process
         self._context = context
+        self.look_ahead_frames = context
         self._in_hop = in_hop
         self._out_hop = out_hop
         self._pending: Tensor | None = None  # input from frame _start on

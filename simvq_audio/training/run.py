@@ -10,10 +10,10 @@ from typing import Any
 
 import torch.distributed
 
+from simvq_audio.codec.model_source import locate_model
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.model.config import without_training_settings
 from simvq_audio.model.storage import read_header
-from simvq_audio.model_source import locate_model
 from simvq_audio.training.checkpoint import find_checkpoint, load_checkpoint
 from simvq_audio.training.config import TrainingConfig, merged, read_recipe
 from simvq_audio.training.devices import make_fabric

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from simvq_audio.audio import AUDIO_SUFFIXES
-from simvq_audio.errors import AudioError, ConfigError
+from simvq_audio.errors import AudioError, ConfigError, os_error_text
+from simvq_audio.folders import find_files, is_hidden
 from simvq_audio.training.bandwidth import SpectrumEnd
 from simvq_audio.training.manifest import ManifestRow
 from simvq_audio.training.read_ahead import ordered_map
@@ -30,6 +31,8 @@ class Candidate:
 def find_candidates(source: Path, speaker_pattern: str | None = None) -> list[Candidate]:
     """Every file of a folder, however deep, or of a tar archive that has the suffix of audio.
 
+    Hidden files and folders are left out.
+
     Args:
         source: folder, or uncompressed tar archive.
         speaker_pattern: regular expression, searched in the path below ``source`` (with ``/``);
@@ -38,21 +41,25 @@ def find_candidates(source: Path, speaker_pattern: str | None = None) -> list[Ca
 
     Raises:
         ConfigError: the pattern is no regular expression, has no group, or does not match a file.
-        AudioError: there is no such folder or archive, or it holds no audio.
+        AudioError: there is no such folder or archive, or it holds no audio, or a folder in it
+            cannot be read.
     """
     pattern = _compiled(speaker_pattern)
     shard = None
     if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.is_file())
-        named = [(path.relative_to(source).as_posix(), str(path.absolute())) for path in found]
+        found, errors = find_files(source, AUDIO_SUFFIXES)
+        if errors:
+            raise AudioError(os_error_text(errors[0]))
+        named = [
+            (path.relative_to(source).as_posix(), str(path.absolute())) for path in sorted(found)
+        ]
     else:
         shard = str(source.absolute())
         named = [(name, name) for name, _, _ in tar_members(source)]
     candidates = []
     for name, path in named:
         pure = PurePosixPath(name)
-        # Names with a dot are what some systems leave beside files, with the same suffix.
-        if pure.suffix.lower() in AUDIO_SUFFIXES and not pure.name.startswith("."):
+        if pure.suffix.lower() in AUDIO_SUFFIXES and not is_hidden(pure):
             candidates.append(Candidate(path, _speaker(pure, pattern), shard))
     if not candidates:
         raise AudioError(f"{source} holds no audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from simvq_audio.cli.console import os_error_text
-from simvq_audio.errors import SimvqAudioError
+from simvq_audio.errors import SimvqAudioError, os_error_text
 
 
 def run_script(

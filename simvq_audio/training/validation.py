@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from simvq_audio.audio import AUDIO_SUFFIXES
-from simvq_audio.errors import ConfigError
+from simvq_audio.errors import AudioError, ConfigError, os_error_text
 from simvq_audio.evaluation.halves import half_of, read_halves
 from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.metrics.neural import DistillMos, SpeakerSimilarity
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
 from simvq_audio.evaluation.metrics.pitch import GrossPitchError, VoicedKept
 from simvq_audio.evaluation.trial import Trial
+from simvq_audio.folders import find_files
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.usage import code_counts, entry_numbers, perplexity, utilisation
 from simvq_audio.training.config import ValidationConfig
@@ -100,7 +101,7 @@ class ValidationSet:
     Raises:
         ConfigError: there are no recordings of at least a second, or nothing names the speakers
             of a half.
-        AudioError: a recording cannot be read.
+        AudioError: a recording or a folder cannot be read.
         MissingExtraError: what a metric needs is not installed; better known before training
             than after hours of it.
     """
@@ -182,7 +183,10 @@ def spectrogram_image(waveform: Tensor) -> Tensor:
 
 
 def _folder(source: Path, half: str) -> list[tuple[str, str | None]]:
-    paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    paths, errors = find_files(source, AUDIO_SUFFIXES)
+    if errors:
+        raise AudioError(os_error_text(errors[0]))
+    paths.sort()
     if half != "all":
         halves = read_halves(source)
         paths = [p for p in paths if halves.get(p.relative_to(source).as_posix()) == half]

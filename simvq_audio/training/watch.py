@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import MissingExtraError
+from simvq_audio.errors import ConfigError, MissingExtraError
 from simvq_audio.training.validation import Example, spectrogram_image
 
 _METRICS = "metrics.jsonl"
@@ -60,7 +60,11 @@ class Watch:
         """Begin at ``step``; what was logged behind it, by a run that was killed, is dropped."""
         path = self._out / _METRICS
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            kept = [
+                line
+                for line in path.read_text().splitlines()
+                if (row := _row(line)) is not None and row["step"] <= step
+            ]
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
         if self._make_writer:
@@ -127,12 +131,32 @@ class Watch:
                     self._writer.add_scalar(tag, value, row["step"])
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of metrics; one that was cut short by a kill lies behind every step."""
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``metrics.jsonl``.
+
+    A line that was cut short, as a kill leaves it, is left out.
+
+    Raises:
+        ConfigError: there is no such file, or no row in it yet.
+    """
+    path = run / _METRICS
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    rows = [row for line in lines if (row := _row(line)) is not None]
+    if not rows:
+        raise ConfigError(f"{path} holds nothing yet")
+    return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of metrics; None if it was cut short."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
 
 
 def _summary_writer() -> Any:

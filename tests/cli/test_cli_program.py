@@ -174,6 +174,10 @@ def test_info_refuses(tmp_path: Path, toy, run) -> None:
     run("info", tmp_path / "a.codes").assert_refused("not a .codes file")
 
 
+def test_spaces_in_file_names_stay(tmp_path: Path, toy, run) -> None:
+    run("info", tmp_path / "a  b.codes").assert_refused("a  b.codes")
+
+
 def test_models(toy, run, tmp_path: Path) -> None:
     assert json.loads(run("models", "--json").text) == {
         "models": [

@@ -58,6 +58,19 @@ def test_tar_gives_what_the_folder_gives(speakers, tmp_path):
     assert row["shard"] == str(archive), "beside the manifest's folder, so absolute"
 
 
+def test_hidden_files_and_folders_are_left_out(speakers, tmp_path, capsys):
+    (speakers / "spk1" / "._x1_a.wav").write_bytes(b"no audio")
+    write_noise(speakers / ".trash" / "spk9" / "x9_a.wav", 0.5)
+    archive = tmp_path / "speakers.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(speakers, ".")
+    for source in (speakers, archive):
+        out = tmp_path / f"out-{source.name}"
+        assert folder.main([str(source), str(out), "--dev-share", "0"]) == 0
+        assert len(load_manifest(out / "train.jsonl")) == 12
+    assert "skipped" not in capsys.readouterr().err
+
+
 def test_speaker_from_expression(speakers, tmp_path):
     pattern = r"/x(\d)_[ab]\."
     assert folder.main([str(speakers), str(tmp_path / "o"), "--speaker-from", pattern]) == 0

@@ -248,6 +248,25 @@ def test_silence_in_one_channel_leaves_no_score(codec, tmp_path):
     assert report.systems[0].files[0].problems == {"loudness": "channel 2: silent"}
 
 
+class Heavy(Loudness):
+    """Takes more memory than the main process shall spend on it."""
+
+    name = "heavy"
+
+    @classmethod
+    def check(cls) -> None:
+        pass
+
+    def __init__(self) -> None:
+        raise AssertionError("made only to see whether it can be")
+
+
+def test_packages_are_checked_without_loading_networks():
+    settings(Heavy).check_packages()
+    with pytest.raises(MissingExtraError):
+        settings(Heavy, Unavailable).check_packages()
+
+
 def test_nothing_is_loaded_for_what_cannot_be_done(tmp_path, recordings):
     def load():
         raise AssertionError

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 from signals import noise, noisy, speech, trial
 
-from simvq_audio.errors import ModelError
+from simvq_audio.errors import MissingExtraError, ModelError
 from simvq_audio.evaluation.metric import UnscorableError
 from simvq_audio.evaluation.metrics import neural
 
@@ -119,6 +122,28 @@ def test_what_is_not_utmos_is_not_taken_for_it(monkeypatch, tmp_path):
     path.write_bytes(b"no weights")
     with pytest.raises(ModelError, match="does not hold UTMOS' weights"):
         neural.Utmos()
+
+
+@pytest.mark.parametrize(
+    ("metric", "package", "variable"),
+    [
+        (neural.Utmos, "utmos_pytorch", neural.UTMOS_VARIABLE),
+        (neural.SpeakerSimilarityWavlm, "transformers", neural.SPEAKER_VARIABLE),
+    ],
+)
+def test_checking_looks_for_packages_and_weights_alone(
+    metric, package, variable, monkeypatch, tmp_path
+):
+    """The stand-in for the package has nothing that could be loaded."""
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    monkeypatch.setenv(variable, str(tmp_path))
+    metric.check()
+    monkeypatch.setenv(variable, str(tmp_path / "none"))
+    with pytest.raises(ModelError, match="does not exist"):
+        metric.check()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError):
+        metric.check()
 
 
 @pytest.fixture(scope="module")

@@ -179,6 +179,34 @@ def test_other_files_are_refused(model, tmp_path):
     assert "is not a simvq-audio model" in refused(path)
 
 
+@pytest.mark.parametrize(
+    "config",
+    ["compact", 5, [], None, {"quantizer": "simvq"}, {"encoder": [1]}, {"name": 7}],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_configurations_of_another_shape_are_refused(model, tmp_path, config, version):
+    path = tmp_path / "model.safetensors"
+    header = {"format": version, "config": config, "fingerprint": "0" * 12}
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        path,
+        metadata={"simvq_audio": json.dumps(header | {"codes_id": "", "model_id": ""})},
+    )
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dim": 10**6, "hidden_dim": 10**6}, {"blocks": 10**9}, {"n_fft": 2 * 10**11}]
+)
+def test_a_configuration_larger_than_the_file_is_refused_before_it_takes_memory(
+    model, tmp_path, changes
+):
+    path = tmp_path / "model.safetensors"
+    decoder = dataclasses.replace(model.config.decoder, **changes)
+    save_model(path, dataclasses.replace(model.config, decoder=decoder), model.state_dict())
+    assert "of a larger model" in refused(path)
+
+
 def test_later_format_asks_for_an_update(model, tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, model.config, model.state_dict())

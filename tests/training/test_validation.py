@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ class Parrot(torch.nn.Module):
 
     def decode(self, indices):
         return self.level * torch.nn.functional.pad(self._waveform, (0, 7))
+
+
+def test_hidden_files_are_no_recordings(speech, tmp_path):
+    """As archive tools leave them beside recordings, with the suffix of audio."""
+    shutil.copytree(speech, tmp_path / "dev")
+    (tmp_path / "dev" / "._0.wav").write_bytes(b"no audio")
+    (tmp_path / "dev" / ".trash").mkdir()
+    (tmp_path / "dev" / ".trash" / "1.wav").write_bytes(b"no audio")
+    config = ValidationConfig(recordings=5, max_seconds=2.0)
+    found = ValidationSet(tmp_path / "dev", config, 16_000)
+    assert [name for name, _ in found.recordings] == ["0.wav", "2.wav"]
 
 
 @pytest.mark.parametrize("source", ["", "dev.jsonl"])

@@ -132,6 +132,17 @@ class Utmos(Metric):
     sample_rate = 16_000
     packages = ("utmos-pytorch",)
 
+    @classmethod
+    def check(cls) -> None:
+        """Without the network; see ``Metric.check``."""
+        with needs_extra("utmos"):
+            import utmos_pytorch  # noqa: F401
+        cls._path()
+
+    @staticmethod
+    def _path() -> Path:
+        return _weights("utmos", UTMOS_VARIABLE, UTMOS_REPOSITORY, UTMOS_FILE)
+
     def __init__(self) -> None:
         """Load the network.
 
@@ -143,7 +154,7 @@ class Utmos(Metric):
             import torch
             from utmos_pytorch import UTMOSScoreTorch
             from utmos_pytorch.utmos_torch import UTMOSModel
-        path = _weights("utmos", UTMOS_VARIABLE, UTMOS_REPOSITORY, UTMOS_FILE)
+        path = self._path()
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -246,6 +257,17 @@ class SpeakerSimilarityWavlm(Metric):
     sample_rate = 16_000
     packages = ("transformers",)
 
+    @classmethod
+    def check(cls) -> None:
+        """Without the network; see ``Metric.check``."""
+        with needs_extra("speaker-wavlm"):
+            import transformers  # noqa: F401
+        cls._path()
+
+    @staticmethod
+    def _path() -> Path:
+        return _weights("speaker-wavlm", SPEAKER_VARIABLE, SPEAKER_REPOSITORY, None)
+
     def __init__(self) -> None:
         """Load the network.
 
@@ -255,7 +277,7 @@ class SpeakerSimilarityWavlm(Metric):
         """
         with needs_extra("speaker-wavlm"):
             from transformers import AutoFeatureExtractor, WavLMForXVector
-        source = _weights("speaker-wavlm", SPEAKER_VARIABLE, SPEAKER_REPOSITORY, None)
+        source = self._path()
         try:
             self._prepare = AutoFeatureExtractor.from_pretrained(source, local_files_only=True)
             network, loading = WavLMForXVector.from_pretrained(

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from simvq_audio.embedded import embedded_model
+from simvq_audio.embedded import embedded_model, is_embedded
 from simvq_audio.errors import MissingExtraError, ModelError
 
 MODEL_FILE = "model.safetensors"
@@ -17,9 +17,9 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
     """The file of a model.
 
     Args:
-        source: None for the embedded default; a path of a model file or of a folder that holds
-            ``model.safetensors``; the name of an embedded model; or ``owner/name`` of a Hugging
-            Face repository that holds ``model.safetensors``.
+        source: None for the embedded default; the name of an embedded model; a path of a model
+            file or of a folder that holds ``model.safetensors``; or ``owner/name`` of a Hugging
+            Face repository that holds ``model.safetensors``, if there is no folder ``owner`` here.
 
     Raises:
         ModelError: nothing of that name can be found.
@@ -27,17 +27,21 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
     """
     if source is None:
         return embedded_model().path
-    path = Path(source)
-    if path.is_dir() and (path / MODEL_FILE).is_file():
+    text, path = os.fspath(source), Path(source)
+    # Before files: a folder that happens to have a model's name is no model.
+    if is_embedded(text):
+        return embedded_model(text).path
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise ModelError(f"the folder {text} holds no {MODEL_FILE}")
         return path / MODEL_FILE
     if path.exists():
         return path
-    text = os.fspath(source)
-    # A path that was mistyped should not be looked for on the network.
-    if _REPOSITORY.fullmatch(text) and path.suffix != ".safetensors":
-        return _download(text)
     if os.sep not in text and path.suffix == "":
         return embedded_model(text).path
+    # A path that was mistyped should not be looked for on the network.
+    if _REPOSITORY.fullmatch(text) and path.suffix != ".safetensors" and not path.parent.exists():
+        return _download(text)
     raise ModelError(f"there is no model file {text}")
 
 

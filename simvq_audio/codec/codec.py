@@ -1,0 +1,443 @@
+"""``Codec``: recordings to codes and back, in flat memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simvq_audio.audio import AudioReader, AudioWriter, resample, resampled_length
+from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
+from simvq_audio.audio.waveform import as_waveform
+from simvq_audio.bitstream import Codes
+from simvq_audio.codec.batches import Item, grouped
+from simvq_audio.codec.model_source import locate_model
+from simvq_audio.codec.streams import StreamDecoder, StreamEncoder, channel_count, inference
+from simvq_audio.device import find_device
+from simvq_audio.embedded import embedded_name, old_codes_ids
+from simvq_audio.errors import AudioError, CodesError, ConfigError
+from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.config import ModelConfig
+from simvq_audio.model.frames import frame_count
+from simvq_audio.model.storage import ModelHeader, load_model
+
+
+class Codec:
+    """Codes recordings with one model.
+
+    >>> codec = Codec.load()
+    >>> codes = codec.encode(waveform, sample_rate)
+    >>> waveform = codec.decode(codes)
+
+    Channels are coded each on its own. Recordings longer than ``batch_seconds`` are coded in
+    pieces; the codes, and for models with a finite receptive field the samples, are those of
+    coding in one piece. Other models are decoded in pieces of ``batch_seconds`` with overlap.
+
+    Attributes:
+        name: of an embedded model, or what the model calls itself.
+        config: the model's configuration.
+        codes_id: 12 hexadecimal digits that ``.codes`` files name: what the indices mean.
+        model_id: 12 hexadecimal digits for this model's weights and configuration.
+        device: where the model runs.
+        batch_seconds: seconds of audio, over all channels or items, in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        header: ModelHeader,
+        batch_seconds: float = 30.0,
+        name: str | None = None,
+    ) -> None:
+        if not batch_seconds > 0:
+            raise ConfigError(f"batch_seconds must be above 0, not {batch_seconds}")
+        self._model = model
+        self.config: ModelConfig = header.config
+        self.name = name or header.config.name
+        self.codes_id = header.codes_id
+        self.model_id = header.model_id
+        self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
+        self.batch_seconds = batch_seconds
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        batch_seconds: float = 30.0,
+    ) -> Codec:
+        """Load a model.
+
+        Args:
+            model: None for the embedded one, a model file, an embedded model's name, or the
+                ``owner/name`` of a Hugging Face repository.
+            device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            ModelError: the model cannot be found or is damaged.
+            ConfigError: the device is unknown or not there.
+        """
+        place = find_device(device)
+        path = locate_model(model)
+        network, header = load_model(path, place)
+        return cls(network, header, batch_seconds, embedded_name(path))
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's sample rate in Hz."""
+        return self.config.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame, at the model's rate."""
+        return self.config.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.config.frame_rate
+
+    @property
+    def codebook_size(self) -> int:
+        """Entries in the codebook; indices lie below it."""
+        return self.config.quantizer.codebook_size
+
+    @property
+    def bitrate(self) -> float:
+        """Payload bits a second of one channel."""
+        return self.config.bitrate
+
+    # -- encoding ------------------------------------------------------------------------------
+
+    def encoder(self, sample_rate: int, channels: int = 1) -> StreamEncoder:
+        """An encoder for a recording that arrives in pieces, as from a microphone.
+
+        >>> encoder = codec.encoder(48_000)
+        >>> for samples in microphone:
+        ...     send(encoder.push(samples))
+        >>> send(encoder.finish())
+
+        Codes come out as soon as they are settled, ``encoder.latency_ms`` behind the samples. All
+        together they are those of ``encode``, whatever the pieces are. Every push runs the model
+        over what it looks back on as well, so pushes of 100 ms cost much less than those of 10.
+
+        Args:
+            sample_rate: of the samples, in Hz.
+
+        Raises:
+            AudioError: a rate outside 1 kHz to 768 kHz, or no channel or more than 255.
+        """
+        return self._encoder(sample_rate, channels, wait=False)
+
+    def encode(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Codes:
+        """Code a recording.
+
+        Args:
+            waveform: (samples,) or (channels, samples), full scale 1.
+            sample_rate: of the waveform, in Hz.
+
+        Raises:
+            AudioError: another shape, NaN or infinity, no channel or more than 255, or a rate
+                outside 1 kHz to 768 kHz.
+        """
+        array = as_waveform(waveform)
+        return self._encode_all(self._encoder(sample_rate, len(array), wait=True), [array])
+
+    def encode_stream(self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int) -> Codes:
+        """Code a recording that arrives in blocks, in memory that does not grow with its length.
+
+        Args:
+            blocks: (samples, channels) float32 arrays, of any length each.
+
+        Raises:
+            AudioError: as for ``encode``.
+        """
+        encoder = self._encoder(sample_rate, channels, wait=True)
+        return self._encode_all(encoder, (np.transpose(block) for block in blocks))
+
+    def encode_file(
+        self,
+        source: str | os.PathLike[str] | BinaryIO | AudioReader,
+        *,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> Codes:
+        """Code an audio file in flat memory.
+
+        Args:
+            source: a path, a seekable binary file, or a reader, which is read to its end.
+            progress: told the seconds of each block that is done.
+
+        Raises:
+            AudioError: the file cannot be read or coded.
+        """
+        if not isinstance(source, AudioReader):
+            with AudioReader(source) as reader:
+                return self.encode_file(reader, progress=progress)
+
+        def blocks() -> Iterator[np.ndarray]:
+            for block in source.blocks():
+                yield block
+                progress(len(block) / source.sample_rate)
+
+        return self.encode_stream(blocks(), source.sample_rate, source.channels)
+
+    def encode_batch(
+        self, waveforms: Sequence[Tensor | np.ndarray], sample_rates: int | Sequence[int]
+    ) -> list[Codes]:
+        """Code several recordings together; each gets the codes that ``encode`` gives it.
+
+        Args:
+            waveforms: each (samples,) or (channels, samples).
+            sample_rates: one for all, or one each.
+
+        Raises:
+            AudioError: as for ``encode``.
+        """
+        if np.ndim(sample_rates) == 0:
+            sample_rates = [sample_rates] * len(waveforms)  # type: ignore[list-item]
+        if len(sample_rates) != len(waveforms):  # type: ignore[arg-type]
+            raise AudioError(f"{len(waveforms)} waveforms with {len(sample_rates)} sample rates")
+        arrays = [as_waveform(waveform) for waveform in waveforms]
+        # Made for every one of them, so that all are checked before any is coded.
+        streams = [
+            self._encoder(rate, len(array), wait=True) for rate, array in zip(sample_rates, arrays)
+        ]
+        items = [
+            Item(i, array.shape[1] / stream.sample_rate, stream.channels)
+            for i, (array, stream) in enumerate(zip(arrays, streams))
+        ]
+        results: list[Codes | None] = [None] * len(arrays)
+        for group in grouped(items, self.batch_seconds):
+            if len(group) == 1:
+                (i,) = group
+                results[i] = self._encode_all(streams[i], [arrays[i]])
+                continue
+            ready = [resample(arrays[i], streams[i].sample_rate, self.sample_rate) for i in group]
+            indices = self._encode_padded([channel for item in ready for channel in item])
+            for i, item in zip(group, ready):
+                own, indices = indices[: len(item)], indices[len(item) :]
+                results[i] = self._codes(np.stack(own), sample_rates[i], arrays[i].shape[1])
+        return [codes for codes in results if codes is not None]
+
+    # -- decoding ------------------------------------------------------------------------------
+
+    def decoder(self, sample_rate: int | None = None, channels: int = 1) -> StreamDecoder:
+        """A decoder for codes that arrive in pieces.
+
+        Samples come out as soon as they are settled, ``decoder.latency_ms`` behind their codes. All
+        together they are those of ``decode``, whatever the pieces are, if the decoder's receptive
+        field is finite, as the embedded model's is.
+
+        Args:
+            sample_rate: of what comes out, in Hz; None: the model's.
+
+        Raises:
+            AudioError: a rate outside 1 kHz to 768 kHz, or no channel or more than 255.
+        """
+        return self._decoder(sample_rate or self.sample_rate, channels, wait=False)
+
+    def decode(self, codes: Codes, *, native_rate: bool = False) -> Tensor:
+        """Decode to (channels, samples) float32 on the CPU.
+
+        Args:
+            native_rate: at the model's sample rate instead of the original's.
+
+        Raises:
+            CodesError: the codes are of another model, or do not add up.
+        """
+        blocks = [np.empty((0, codes.channels), np.float32)]
+        blocks += self.decode_stream(codes, native_rate=native_rate)
+        return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks).T))
+
+    def decode_stream(self, codes: Codes, *, native_rate: bool = False) -> Iterator[np.ndarray]:
+        """Decode block by block, in memory that does not grow with the length.
+
+        Returns:
+            an iterator over (samples, channels) float32 arrays.
+
+        Raises:
+            CodesError: as for ``decode``; at once, not with the first block.
+        """
+        self.check(codes)
+        return self._decode_blocks(codes, native_rate)
+
+    def decode_file(
+        self,
+        codes: Codes,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        native_rate: bool = False,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> int:
+        """Decode into a .wav or .flac file (PCM 16 bit) that appears whole or not at all.
+
+        Args:
+            target: a path, or a binary stream, which gets WAV.
+            progress: told the seconds of each block that is written.
+
+        Returns:
+            how many samples went beyond full scale and were set to it.
+
+        Raises:
+            CodesError: as for ``decode``.
+            AudioError: the file cannot be of that kind.
+            OSError: it cannot be written.
+        """
+        rate, samples = self._output(codes, native_rate)
+        blocks = self.decode_stream(codes, native_rate=native_rate)
+        with AudioWriter(target, rate, codes.channels, expected_samples=samples) as writer:
+            for block in blocks:
+                writer.write(block)
+                progress(len(block) / rate)
+        return writer.clipped
+
+    def decode_batch(self, codes: Sequence[Codes], *, native_rate: bool = False) -> list[Tensor]:
+        """Decode several recordings together, each as ``decode`` would.
+
+        Raises:
+            CodesError: as for ``decode``.
+        """
+        for item in codes:
+            self.check(item)
+        items = [
+            Item(i, item.num_frames / self.frame_rate, item.channels)
+            for i, item in enumerate(codes)
+        ]
+        results: list[Tensor | None] = [None] * len(codes)
+        for group in grouped(items, self.batch_seconds):
+            if len(group) == 1:
+                results[group[0]] = self.decode(codes[group[0]], native_rate=native_rate)
+                continue
+            audio = self._decode_padded([row for i in group for row in codes[i].indices])
+            for i in group:
+                own, audio = audio[: codes[i].channels], audio[codes[i].channels :]
+                own = own[:, : self._native_samples(codes[i])]
+                rate, samples = self._output(codes[i], native_rate)
+                own = resample(own, self.sample_rate, rate, samples)
+                results[i] = torch.from_numpy(np.ascontiguousarray(own))
+        return [waveform for waveform in results if waveform is not None]
+
+    def check(self, codes: Codes) -> None:
+        """Make sure that this model can decode ``codes``.
+
+        Raises:
+            CodesError: they are of another model, or their numbers do not fit together.
+        """
+        if codes.codes_id not in self._decodes:
+            raise CodesError(
+                f"these codes are {codes.codes_id}, the model {self.name} decodes {self.codes_id}; "
+                "name the right one with --model"
+            )
+        if codes.codebook_size != self.codebook_size:
+            raise CodesError(
+                f"these codes are of a codebook of {codes.codebook_size} entries, the model has "
+                f"{self.codebook_size}; the file was written wrongly"
+            )
+        if not MIN_RATE <= codes.sample_rate <= MAX_RATE:
+            raise CodesError(f"the codes claim a sample rate of {codes.sample_rate} Hz")
+        expected = frame_count(self._native_samples(codes), self.hop_length)
+        if codes.num_frames != expected:
+            raise CodesError(
+                f"{codes.num_samples} samples at {codes.sample_rate} Hz make {expected} frames, "
+                f"the codes have {codes.num_frames}; the file was written wrongly"
+            )
+
+    def codes_from_indices(self, indices: Any) -> Codes:
+        """Codes from bare indices, for language models: original length and rate are the model's.
+
+        Args:
+            indices: integers (frames,) or (channels, frames).
+
+        Raises:
+            CodesError: the shape is another, or an index lies outside the codebook.
+        """
+        array = np.asarray(indices)
+        frames = array.shape[-1] if array.ndim else 0
+        return self._codes(array, self.sample_rate, frames * self.hop_length)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _codes(self, indices: np.ndarray, sample_rate: int, num_samples: int) -> Codes:
+        return Codes(indices, self.codebook_size, self.codes_id, sample_rate, num_samples)
+
+    def _native_samples(self, codes: Codes) -> int:
+        """Samples a channel at the model's rate."""
+        return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
+
+    def _output(self, codes: Codes, native_rate: bool) -> tuple[int, int]:
+        """Sample rate and samples a channel of what ``codes`` are decoded to."""
+        if native_rate:
+            return self.sample_rate, self._native_samples(codes)
+        return codes.sample_rate, codes.num_samples
+
+    def _chunk_frames(self, channels: int) -> int:
+        """Frames in one pass of the model."""
+        return max(1, int(self.batch_seconds * self.frame_rate / channels))
+
+    def _encoder(self, sample_rate: int, channels: int, *, wait: bool) -> StreamEncoder:
+        channels = channel_count(channels)
+        chunk = self._chunk_frames(channels)
+        return StreamEncoder(self._model, sample_rate, channels, chunk, wait)
+
+    def _decoder(self, sample_rate: int, channels: int, *, wait: bool) -> StreamDecoder:
+        channels = channel_count(channels)
+        chunk = self._chunk_frames(channels)
+        return StreamDecoder(self._model, sample_rate, channels, chunk, wait)
+
+    def _encode_all(self, encoder: StreamEncoder, pieces: Iterable[np.ndarray]) -> Codes:
+        """Push (channels, samples) pieces and gather the codes."""
+        # One growing buffer: an array a piece, each left between the large temporaries, would keep
+        # the heap from shrinking.
+        rows = [bytearray() for _ in range(encoder.channels)]
+
+        def gather(codes: np.ndarray) -> None:
+            for row, added in zip(rows, codes):
+                row += added.tobytes()
+
+        for piece in pieces:
+            gather(encoder.push(piece))
+        gather(encoder.finish())
+        indices = np.stack([np.frombuffer(row, np.int32) for row in rows])
+        return self._codes(indices, encoder.sample_rate, encoder.num_samples)
+
+    def _decode_blocks(self, codes: Codes, native_rate: bool) -> Iterator[np.ndarray]:
+        rate, samples = self._output(codes, native_rate)
+        decoder = self._decoder(rate, codes.channels, wait=True)
+        step = self._chunk_frames(codes.channels)
+        for start in range(0, codes.num_frames, step):
+            block = decoder.push(codes.indices[:, start : start + step])
+            if block.size:
+                yield block.T
+        block = decoder.finish(samples)
+        if block.size:
+            yield block.T
+
+    def _encode_padded(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """Indices of several mono waveforms at the model's rate, in one forward pass."""
+        lengths = torch.tensor([len(waveform) for waveform in waveforms])
+        padded = torch.zeros(len(waveforms), int(lengths.max()))
+        for row, waveform in zip(padded, waveforms):
+            row[: len(waveform)] = torch.from_numpy(waveform)
+        with inference():
+            indices = self._model.encode(padded.to(self.device), lengths.to(self.device))
+        rows = indices.int().cpu().numpy()
+        return [
+            row[: frame_count(length, self.hop_length)]
+            for row, length in zip(rows, lengths.tolist())
+        ]
+
+    def _decode_padded(self, rows: list[np.ndarray]) -> np.ndarray:
+        """(rows, samples) of several rows of indices, in one forward pass."""
+        frames = torch.tensor([len(row) for row in rows])
+        padded = torch.zeros(len(rows), int(frames.max()), dtype=torch.long)
+        for target, row in zip(padded, rows):
+            target[: len(row)] = torch.tensor(row)
+        with inference():
+            audio = self._model.decode(padded.to(self.device), frames.to(self.device))
+        return audio.float().cpu().numpy()

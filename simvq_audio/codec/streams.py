@@ -1,0 +1,299 @@
+"""Encoding and decoding of recordings that arrive in pieces: the one way through the model.
+
+A stream gives what is settled as soon as it is, and whatever the pieces are, the codes are those
+of the whole recording. ``Codec`` makes streams for callers and uses them for whole recordings.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from simvq_audio.audio import Resampler, resampled_length, resampling_latency
+from simvq_audio.audio.waveform import as_waveform
+from simvq_audio.bitstream import MAX_CHANNELS
+from simvq_audio.errors import AudioError, CodesError
+from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.frames import frame_count
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, and full float32 also where a GPU would round to TF32: the same codes."""
+    with (
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        yield
+
+
+def channel_count(channels: Any) -> int:
+    """The number of channels as a plain integer.
+
+    Raises:
+        AudioError: it is none, or outside 1 to 255.
+    """
+    try:
+        count = operator.index(channels)
+    except TypeError as error:
+        raise AudioError(f"channels must be a whole number, not {channels!r}") from error
+    if not 1 <= count <= MAX_CHANNELS:
+        raise AudioError(f"{count} channels; 1 to {MAX_CHANNELS} can be coded")
+    return count
+
+
+class _Pieces:
+    """Gathers what arrives into pieces of at most ``size`` along the last axis.
+
+    Args:
+        size: of a piece; one pass of the model takes no more.
+        unit: what is taken before the end is a multiple of it.
+        wait: give pieces of exactly ``size`` and keep at least one element for the end, so that a
+            recording that fits is one piece. Otherwise everything that makes a unit is given.
+    """
+
+    def __init__(self, size: int, unit: int, wait: bool) -> None:
+        self._size = size
+        self._unit = unit
+        self._wait = wait
+        self._held: list[np.ndarray] = []
+        self._length = 0
+
+    def add(self, array: np.ndarray, final: bool = False) -> Iterator[tuple[np.ndarray, bool]]:
+        """Append (rows, length); yield (piece, whether it is the last)."""
+        self._length += array.shape[1]
+        enough = self._length > self._size if self._wait else self._length >= self._unit
+        if not (enough or final):
+            # A copy, since callers may fill the same buffer again.
+            self._held.append(array.copy())
+            return
+        self._held.append(array)
+        held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=1)
+        while held.shape[1] > self._size:
+            yield held[:, : self._size], False
+            held = held[:, self._size :]
+        if final:
+            yield held, True
+            held = held[:, :0]
+        elif not self._wait and held.shape[1] >= self._unit:
+            count = held.shape[1] // self._unit * self._unit
+            yield held[:, :count], False
+            held = held[:, count:]
+        # A copy for the same reason, and so that the large array behind it is let go.
+        self._held, self._length = [held.copy()], held.shape[1]
+
+
+class StreamEncoder:
+    """Codes a recording that arrives in pieces; made by ``Codec.encoder``.
+
+    Attributes:
+        sample_rate: of what is pushed, in Hz.
+        channels: of what is pushed.
+        num_samples: samples a channel pushed so far.
+        num_frames: frames given so far.
+    """
+
+    def __init__(
+        self, model: Autoencoder, sample_rate: int, channels: int, chunk_frames: int, wait: bool
+    ) -> None:
+        config = model.config
+        self.channels = channel_count(channels)
+        self._resampler = Resampler(sample_rate, config.sample_rate, self.channels)
+        self.sample_rate = self._resampler.in_rate
+        self.num_samples = 0
+        self.num_frames = 0
+        self._quantizer = model.quantizer
+        self._device = next(model.parameters()).device
+        self._stream = model.encoder.stream()
+        hop = config.hop_length
+        self._pieces = _Pieces(chunk_frames * hop, hop, wait)
+        self._frame_seconds = hop / config.sample_rate
+        self._finished = False
+
+    @property
+    def latency_ms(self) -> float:
+        """How long a sample waits for its code at most, in ms of audio.
+
+        That is its frame, the frames that the encoder looks ahead, and the resampler, if any; how
+        long the computation takes comes on top.
+        """
+        frames = 1 + self._stream.look_ahead_frames
+        resampling = resampling_latency(self.sample_rate, self._resampler.out_rate)
+        return 1000 * (frames * self._frame_seconds + resampling)
+
+    def push(self, samples: Any) -> np.ndarray:
+        """Append samples; return the codes that are now settled.
+
+        Args:
+            samples: floating point with full scale 1, (channels, samples), or (samples,) of one
+                channel; any number of them.
+
+        Returns:
+            (channels, frames) int32, often without frames.
+
+        Raises:
+            AudioError: another type or shape, NaN or infinity, or the stream was finished.
+        """
+        if self._finished:
+            raise AudioError("the encoder was finished; make a new one")
+        array = as_waveform(samples, self.channels)
+        self.num_samples += array.shape[1]
+        return self._codes(self._resampler.push(array.T).T)
+
+    def finish(self) -> np.ndarray:
+        """End the recording; return the remaining codes as ``push`` does.
+
+        Raises:
+            AudioError: the stream was finished.
+        """
+        if self._finished:
+            raise AudioError("the encoder was finished; make a new one")
+        self._finished = True
+        rest = self._resampler.push(np.empty((0, self.channels), np.float32), final=True)
+        return self._codes(rest.T, final=True)
+
+    def _codes(self, samples: np.ndarray, final: bool = False) -> np.ndarray:
+        found = [np.empty((self.channels, 0), np.int32)]
+        for piece, last in self._pieces.add(samples, final):
+            with inference():
+                waveform = torch.from_numpy(np.ascontiguousarray(piece)).to(self._device)
+                latent = self._stream.push(waveform, last)
+                found.append(self._quantizer.encode(latent).int().cpu().numpy())
+        codes = np.concatenate(found, axis=1)
+        self.num_frames += codes.shape[1]
+        return codes
+
+
+class StreamDecoder:
+    """Decodes codes that arrive in pieces; made by ``Codec.decoder``.
+
+    Attributes:
+        sample_rate: of what comes out, in Hz.
+        channels: of what comes out.
+        num_frames: frames pushed so far.
+        num_samples: samples a channel given so far.
+    """
+
+    def __init__(
+        self, model: Autoencoder, sample_rate: int, channels: int, chunk_frames: int, wait: bool
+    ) -> None:
+        config = model.config
+        self.channels = channel_count(channels)
+        self._resampler = Resampler(config.sample_rate, sample_rate, self.channels)
+        self.sample_rate = self._resampler.out_rate
+        self.num_frames = 0
+        self.num_samples = 0
+        self._quantizer = model.quantizer
+        self._device = next(model.parameters()).device
+        self._codebook_size = config.quantizer.codebook_size
+        self._stream = model.decoder.stream()
+        self._pieces = _Pieces(chunk_frames, 1, wait)
+        self._hop = config.hop_length
+        self._native_samples = 0  # given by the model so far
+        self._finished = False
+
+    @property
+    def latency_ms(self) -> float:
+        """How long a code waits for its samples at most, in ms of audio.
+
+        That is what the decoder looks ahead, and the resampler, if any.
+        """
+        rate = self._resampler.in_rate
+        seconds = self._stream.look_ahead_frames * self._hop / rate
+        return 1000 * (seconds + resampling_latency(rate, self.sample_rate))
+
+    def push(self, codes: Any) -> np.ndarray:
+        """Append codes; return the samples that are now settled.
+
+        Args:
+            codes: integers (channels, frames), or (frames,) of one channel; any number of them.
+
+        Returns:
+            (channels, samples) float32, often without samples.
+
+        Raises:
+            CodesError: another type or shape, an index outside the codebook, or the stream was
+                finished.
+        """
+        self._check_open()
+        array = self._checked(codes)
+        self.num_frames += array.shape[1]
+        return self._samples(array)
+
+    def finish(self, num_samples: int | None = None) -> np.ndarray:
+        """End the recording; return the remaining samples as ``push`` does.
+
+        Args:
+            num_samples: length of the whole recording at ``sample_rate``, which cuts the last
+                frame; None: whole frames.
+
+        Raises:
+            CodesError: a recording of that length has another number of frames, or the stream was
+                finished.
+        """
+        self._check_open()
+        native_rate = self._resampler.in_rate
+        native = self.num_frames * self._hop
+        if num_samples is None:
+            num_samples = resampled_length(native, native_rate, self.sample_rate)
+        else:
+            native = resampled_length(num_samples, self.sample_rate, native_rate)
+            frames = frame_count(native, self._hop)
+            if frames != self.num_frames:
+                raise CodesError(
+                    f"{num_samples} samples at {self.sample_rate} Hz make {frames} frames, "
+                    f"{self.num_frames} were decoded"
+                )
+        self._finished = True
+        nothing = np.empty((self.channels, 0), np.int32)
+        return self._samples(nothing, native, num_samples)
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise CodesError("the decoder was finished; make a new one")
+
+    def _checked(self, codes: Any) -> np.ndarray:
+        array = np.asarray(codes)
+        if array.ndim == 1:
+            array = array[np.newaxis]
+        if array.dtype.kind not in "iu" or array.ndim != 2 or len(array) != self.channels:
+            raise CodesError(
+                f"codes must be integers of the shape ({self.channels}, frames), not {array.dtype} "
+                f"of {array.shape}"
+            )
+        if array.size and not 0 <= array.min() <= array.max() < self._codebook_size:
+            raise CodesError(
+                f"codes run from {array.min()} to {array.max()}, but the codebook has "
+                f"{self._codebook_size} entries"
+            )
+        return array
+
+    def _samples(
+        self, codes: np.ndarray, native: int | None = None, total: int | None = None
+    ) -> np.ndarray:
+        """Samples that ``codes`` settle.
+
+        Args:
+            native, total: length of the recording at the model's rate and at the output's; given
+                with the last codes.
+        """
+        found = [np.empty((self.channels, 0), np.float32)]
+        for piece, last in self._pieces.add(codes, final=total is not None):
+            with inference():
+                indices = torch.from_numpy(piece.astype(np.int64)).to(self._device)
+                waveform = self._stream.push(self._quantizer.decode(indices), last)
+                samples = waveform.float().cpu().numpy()
+            if native is not None:
+                samples = samples[:, : native - self._native_samples]
+            self._native_samples += samples.shape[1]
+            block = self._resampler.push(samples.T, last).T
+            if total is not None:
+                block = block[:, : total - self.num_samples]
+            self.num_samples += block.shape[1]
+            found.append(block)
+        return np.concatenate(found, axis=1)
