@@ -47,7 +47,7 @@ def model_id(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
     """
     values = copy.deepcopy(dict(config))
     values.pop("name", None)
-    values["decoder"].pop("overlap_frames", None)
+    values.get("decoder", {}).pop("overlap_frames", None)
     return _digest(values, tensors)
 
 

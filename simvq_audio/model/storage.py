@@ -128,12 +128,14 @@ def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise ModelError(f"{path} is not a model file (safetensors expected)")
             entries = json.loads(file.read(length))
         written = json.loads(entries.pop("__metadata__")[_KEY])
-        version = written["format"]
+        version, config = written["format"], written["config"]
         if version not in (1, FORMAT_VERSION):
             raise ModelError(
                 f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; "
                 "update simvq-audio"
             )
+        if not isinstance(config, dict):
+            raise _not_ours(path)
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
     except ModelError:
@@ -147,7 +149,7 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
     metadata = dict(written)
     try:
         old = metadata.pop("format") == 1
-        values = dict(metadata.pop("config"))
+        values = metadata.pop("config")
         config = ModelConfig.from_dict(without_training_settings(values))
         parameters = sum(prod(entry["shape"]) for entry in entries.values())
         if old:
