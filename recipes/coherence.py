@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from simvq_audio.model_source import locate_model
+from simvq_audio.codec.model_source import locate_model
 
 from simvq_audio.audio import read_audio, resample
 from simvq_audio.device import find_device
