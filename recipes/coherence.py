@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from simvq_audio.codec.model_source import locate_model
 
 from simvq_audio.audio import read_audio, resample
+from simvq_audio.codec.model_source import locate_model
 from simvq_audio.device import find_device
 from simvq_audio.evaluation.coherence import DEFAULT_EDGES, band_coherence
 from simvq_audio.evaluation.pairing import Recordings, find_recordings
