@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from simvq_audio.training.config import TrainingConfig
-from simvq_audio.training.devices import make_fabric
+from simvq_audio.training.fabric import make_fabric
 from simvq_audio.training.losses import discriminator_loss, generator_losses
 from simvq_audio.training.script import positive, run_script
 from simvq_audio.training.step import Plan, TrainingStep

@@ -62,7 +62,7 @@ def train(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or mps.", metavar="DEVICE")
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
     ] = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from simvq_audio.errors import AudioError, ConfigError, MissingExtraError
 from simvq_audio.training.download import download, unpack_folder
 from simvq_audio.training.manifest import ManifestRow, load_manifest, summary, write_manifest
-from simvq_audio.training.packing import pack
+from simvq_audio.training.packed import pack
 from simvq_audio.training.scan import Candidate, find_candidates, scan, split_speakers
 
 # Given what is done and how much of it there is, a function that is told of each part done.

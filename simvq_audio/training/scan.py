@@ -12,10 +12,10 @@ import numpy as np
 from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.errors import AudioError, ConfigError, os_error_text
 from simvq_audio.folders import find_files, is_hidden
-from simvq_audio.training.bandwidth import SpectrumEnd
 from simvq_audio.training.manifest import ManifestRow
 from simvq_audio.training.read_ahead import ordered_map
 from simvq_audio.training.recordings import RecordingFiles, SpanReader, tar_members
+from simvq_audio.training.spectrum_end import SpectrumEnd
 
 
 @dataclass(frozen=True)

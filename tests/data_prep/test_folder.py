@@ -9,9 +9,9 @@ import soundfile
 from prepare_commands import program, write_noise
 
 from simvq_audio.errors import ConfigError
-from simvq_audio.training.bandwidth import SpectrumEnd
 from simvq_audio.training.manifest import ManifestRow, load_manifest
 from simvq_audio.training.scan import split_speakers
+from simvq_audio.training.spectrum_end import SpectrumEnd
 
 folder = program("data", "folder")
 

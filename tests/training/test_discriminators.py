@@ -18,7 +18,7 @@ from simvq_audio.training.discriminators.config import (
     compact,
     published,
 )
-from simvq_audio.training.discriminators.stft import StftDiscriminator
+from simvq_audio.training.discriminators.networks import StftDiscriminator
 
 SAMPLES = 6000
 SMALL = DiscriminatorConfig(

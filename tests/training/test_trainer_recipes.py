@@ -75,9 +75,10 @@ def test_recipes_that_ship_are_found_by_name(tmp_path, monkeypatch):
 def test_configurations_load_and_come_back(name):
     config = load(name)
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    # Crops are long enough for every window that judges them, and batches divide among 8 devices.
+    # Crops are long enough for every window that judges them.
     assert config.crop_samples > 2048
-    assert config.data.batch_size % 8 == 0
+    # Batches divide among 8 devices, but for the study, whose runs have one each.
+    assert config.data.batch_size % 8 == 0 or name.startswith("quantizers/")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_other_mistakes_are_one_line_too(tmp_path, run_script, monkeypatch):
 
     fails("cannot read the manifest", data=tmp_path / "missing.jsonl")
     fails("holds no packed speech", data=tmp_path / "missing")
-    fails("there is no cuda device here", "--device=cuda")
+    fails("there is no cuda: this machine has 0 CUDA devices", "--device=cuda")
     fails("unknown device 'tpu'", "--device=tpu")
     fails("holds no checkpoint to resume from", "--resume")
     fails("there is no model file", "--init", tmp_path / "none.safetensors")

@@ -17,7 +17,7 @@ from tiny_runs import TINY, assert_same, make_trainer, packed, tiny, weights
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.model.storage import load_model, read_header
 from simvq_audio.training.checkpoint import checkpoint_path, load_checkpoint
-from simvq_audio.training.devices import make_fabric
+from simvq_audio.training.fabric import make_fabric
 from simvq_audio.training.source import open_source
 
 REPOSITORY = Path(__file__).parents[2]

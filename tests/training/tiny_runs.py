@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from simvq_audio.training.config import TrainingConfig
-from simvq_audio.training.devices import make_fabric
+from simvq_audio.training.fabric import make_fabric
 from simvq_audio.training.packed import PackWriter
 from simvq_audio.training.trainer import Trainer
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from simvq_audio.errors import ConfigError
-from simvq_audio.training.discriminators.band import BandDiscriminator
 from simvq_audio.training.discriminators.config import DiscriminatorConfig
-from simvq_audio.training.discriminators.period import PeriodDiscriminator
-from simvq_audio.training.discriminators.resolution import ResolutionDiscriminator
-from simvq_audio.training.discriminators.stft import StftDiscriminator
+from simvq_audio.training.discriminators.networks import (
+    BandDiscriminator,
+    PeriodDiscriminator,
+    ResolutionDiscriminator,
+    StftDiscriminator,
+)
 
 __all__ = ["DiscriminatorConfig", "Discriminators", "FamilyOutput"]
 

@@ -7,10 +7,10 @@ import os
 
 import torch
 
+from simvq_audio.device import find_device
 from simvq_audio.errors import ConfigError, MissingExtraError
 
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
@@ -22,7 +22,7 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
     device; without it there is one process on one device.
 
     Args:
-        device: "auto" (the first of CUDA, MPS and CPU that is there), "cpu", "cuda" or "mps".
+        device: as for ``find_device``; one of several CUDA devices ("cuda:1") for one process only.
         precision: see ``TrainingConfig``.
 
     Raises:
@@ -37,42 +37,24 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
         ) from error
     # Its remarks on precision and strategy tell nothing that the configuration does not.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    device = _available(device)
+    place = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    if device == "cuda" and local > torch.cuda.device_count():
+    if place.type == "cuda" and local > torch.cuda.device_count():
         raise ConfigError(
             f"{local} processes were started for {torch.cuda.device_count()} CUDA devices; start "
             "torchrun with --nproc-per-node of as many as there are"
         )
     fabric = Fabric(
-        accelerator=device,
-        devices=local,
+        accelerator=place.type,
+        devices=local if place.index is None else [place.index],
         num_nodes=world // local,
         strategy="ddp" if world > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
     )
     if world > 1:
         fabric.launch()
-    if device == "cuda":
+    if place.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return fabric
-
-
-def _available(device: str) -> str:
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return next(name for name, is_there in there.items() if is_there)
-    if device not in there:
-        raise ConfigError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
-    if not there[device]:
-        raise ConfigError(
-            f"there is no {device} device here (or torch was installed without it); "
-            f"here are: {', '.join(name for name, is_there in there.items() if is_there)}"
-        )
-    return device
