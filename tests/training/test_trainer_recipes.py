@@ -41,11 +41,7 @@ def script(name: str):
 
 @pytest.fixture
 def run_script(capsys):
-<<<<<<< HEAD
     """Run ``simvq-audio train``, ``export`` or a script; return exit code and what it printed."""
-=======
-    """Run ``simvq-audio train`` or ``export``, or a script; return its exit code and output."""
->>>>>>> 8c9564e (Configurations of another shape in a model file are refused in one line)
 
     def run(name, *arguments):
         arguments = [str(argument) for argument in arguments]
