@@ -31,9 +31,9 @@ from simvq_audio.evaluation.protocol import DEFAULT
 from simvq_audio.evaluation.registry import default_metric_names, find_metrics
 from simvq_audio.evaluation.report.files import write_json
 from simvq_audio.evaluation.report.page import write_page
-from simvq_audio.evaluation.results import FileResult, Report, SystemResult
+from simvq_audio.evaluation.results import ALL, FileResult, Report, SystemResult, summarise
 from simvq_audio.evaluation.runner import Settings
-from simvq_audio.evaluation.statistics import ALL, Mean, by_folder, means, paired_test, scores_of
+from simvq_audio.evaluation.statistics import Mean, paired_test
 from simvq_audio.training.script import positive, run_script
 
 # What PEERS.json calls the metrics that it shares with us.
@@ -181,7 +181,7 @@ def _page(report: Report, peers: list[SystemResult], codec: Codec) -> str:
         "",
         *_differences(ours, peers, shared),
     ]
-    for folder in [name for name in by_folder(ours) if name != ALL]:
+    for folder in [name for name in ours.by_folder() if name != ALL]:
         lines += ["", f"## {folder}", "", *_table(systems, folder, shared)]
     lines += ["", "## Every metric", "", *_everything(report, ours)]
     failures = sum("pesq_wb" in file.problems for file in ours.files)
@@ -210,12 +210,13 @@ def _paragraph(text: str) -> str:
 def _table(systems: list[SystemResult], folder: str, metrics: dict[str, MetricInfo]) -> list[str]:
     titles = [metric.title for metric in metrics.values()]
     rows = [_row(["", "files", "kbit/s", *titles]), _row(["---"] * (3 + len(titles)))]
+    summary = summarise(systems, list(metrics))
     for system in systems:
-        files = by_folder(system)[folder]
-        found = means(files, list(metrics))
+        found = summary.means[system.name][folder]
         cells = [_interval(found[name], metric.digits) for name, metric in metrics.items()]
         name = f"**{system.name}**" if system is systems[0] else system.name
-        rows.append(_row([name, str(len(files)), f"{system.kbps:.2f}", *cells]))
+        count = summary.counts[system.name][folder]
+        rows.append(_row([name, str(count), f"{system.kbps:.2f}", *cells]))
     return rows
 
 
@@ -227,7 +228,7 @@ def _differences(
     for peer in peers:
         cells = []
         for name, metric in metrics.items():
-            test = paired_test(scores_of(peer.files, name), scores_of(ours.files, name))
+            test = paired_test(peer.scores(name), ours.scores(name))
             assert test is not None and test.p_value is not None
             doubt = f", p = {test.p_value:.2g}" if test.p_value >= 0.001 else ""
             cells.append(_interval(test.difference, metric.digits, "+") + doubt)
@@ -236,12 +237,12 @@ def _differences(
 
 
 def _everything(report: Report, ours: SystemResult) -> list[str]:
-    groups = by_folder(ours)
+    groups = report.summary.means[ours.name]
     rows = [_row(["metric", *groups]), _row(["---"] * (1 + len(groups)))]
     for metric in report.metrics:
         cells = []
-        for files in groups.values():
-            mean = means(files, [metric.name]).get(metric.name)
+        for means in groups.values():
+            mean = means.get(metric.name)
             cells.append("" if mean is None else f"{mean.value:.{metric.digits}f}")
         unit = f" ({metric.unit})" if metric.unit else ""
         rows.append(_row([metric.title + unit, *cells]))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simvq_audio.cli.console import print_problem
+from simvq_audio.evaluation.results import ALL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,14 +54,11 @@ def print_failures(report: Report) -> int:
 
 
 def _overall(report: Report) -> Table:
-    from simvq_audio.evaluation.statistics import means
-
-    names = [metric.name for metric in report.metrics]
     table = _table("means over files, with 95 % intervals", "metric")
     found = []
     for system in report.systems:
         table.add_column(_plain(system.name), justify="right")
-        found.append(means(system.files, names))
+        found.append(report.summary.means[system.name][ALL])
     for metric in report.metrics:
         cells = [_interval(of[metric.name], metric) if metric.name in of else "-" for of in found]
         table.add_row(_plain(_heading(metric)), *cells)
@@ -69,17 +67,13 @@ def _overall(report: Report) -> Table:
 
 def _folders(report: Report, system: SystemResult, width: int) -> Iterator[Table]:
     """Means by folder, in as many tables side by side as the metrics need."""
-    from simvq_audio.evaluation.statistics import by_folder, means
-
-    groups = by_folder(system)
-    if not 2 < len(groups) <= _MAX_FOLDERS:
+    found = report.summary.means[system.name]
+    if not 2 < len(found) <= _MAX_FOLDERS:
         return
-    names = [metric.name for metric in report.metrics]
-    found = {folder: means(files, names) for folder, files in groups.items()}
     title = "by folder, ± half of the interval"
     if len(report.systems) > 1:
         title = f"{system.name}, {title}"
-    first = [list(groups), [str(len(files)) for files in groups.values()]]
+    first = [list(found), [str(count) for count in report.summary.counts[system.name].values()]]
     columns = {
         metric: [
             _half(of[metric.name], metric) if metric.name in of else "-" for of in found.values()
@@ -117,16 +111,12 @@ def _width(heading: str, cells: list[str]) -> int:
 
 
 def _tests(report: Report, system: SystemResult) -> Table:
-    from simvq_audio.evaluation.statistics import paired_test, scores_of
-
     first = report.systems[0]
     table = _table(f"{system.name} minus {first.name}, on the files of both", "metric")
     for column in ("difference", "files", "p (Wilcoxon)"):
         table.add_column(column, justify="right")
     for metric in report.metrics:
-        test = paired_test(
-            scores_of(first.files, metric.name), scores_of(system.files, metric.name)
-        )
+        test = report.summary.tests[system.name].get(metric.name)
         if test is not None:
             p_value = "-" if test.p_value is None else f"{test.p_value:.2g}"
             difference = _interval(test.difference, metric, "+")
@@ -140,7 +130,7 @@ def _remarks(report: Report, system: SystemResult) -> Iterator[str]:
     yield f"{system.name}{model}: {len(system.files)} files scored{rate}"
     if system.delay:
         yield f"  delay removed: {system.delay} samples at {system.delay_rate} Hz"
-    use = system.codebook.get("all")
+    use = system.codebook.get(ALL)
     if use is not None:
         yield (
             f"  {use.frames} codes: {100 * use.utilisation:.1f} % of the {use.codebook_size} "

@@ -1,12 +1,15 @@
-"""What an evaluation found: plain data, from which every report is made."""
+"""What an evaluation found: plain data, and its statistics, which every report only renders."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from simvq_audio.evaluation.metric import MetricInfo
+from simvq_audio.evaluation.statistics import Mean, PairedTest, mean_interval, paired_test
 
-# What is said of all recordings together stands under this name, beside those of folders.
+# Key of the row over all recordings, beside those of folders.
 ALL = "all"
 
 
@@ -88,6 +91,76 @@ class SystemResult:
     delay: int = 0
     delay_rate: int | None = None
 
+    def by_folder(self) -> dict[str, list[FileResult]]:
+        """The recordings under "all" and under each folder, folders sorted.
+
+        With a single folder there is "all" only.
+        """
+        groups = {ALL: list(self.files)}
+        folders = sorted({file.folder for file in self.files})
+        if len(folders) > 1:
+            for folder in folders:
+                groups[folder] = [file for file in self.files if file.folder == folder]
+        return groups
+
+    def scores(self, metric: str) -> dict[str, float]:
+        """A metric's scores by recording, of those that have one."""
+        return scores_of(self.files, metric)
+
+
+def scores_of(files: Sequence[FileResult], metric: str) -> dict[str, float]:
+    """A metric's scores by recording, of those that have one."""
+    return {file.name: file.scores[metric] for file in files if metric in file.scores}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The statistics of a report.
+
+    Attributes:
+        means: by system, folder ("all" first, then those of ``SystemResult.by_folder``) and metric,
+            of metrics that have a score there.
+        counts: recordings, scored or not, by system and folder.
+        tests: of each system but the first against the first, by system and metric, of metrics
+            that both have on a recording.
+    """
+
+    means: Mapping[str, Mapping[str, Mapping[str, Mean]]]
+    counts: Mapping[str, Mapping[str, int]]
+    tests: Mapping[str, Mapping[str, PairedTest]]
+
+
+def summarise(systems: Sequence[SystemResult], metrics: Sequence[str]) -> Summary:
+    """Compute means with intervals, and tests.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
+    first, *others = systems
+    groups = {system.name: system.by_folder() for system in systems}
+    return Summary(
+        {
+            name: {
+                folder: {
+                    metric: mean_interval(list(values.values()))
+                    for metric in metrics
+                    if (values := scores_of(files, metric))
+                }
+                for folder, files in of.items()
+            }
+            for name, of in groups.items()
+        },
+        {name: {folder: len(files) for folder, files in of.items()} for name, of in groups.items()},
+        {
+            other.name: {
+                metric: test
+                for metric in metrics
+                if (test := paired_test(first.scores(metric), other.scores(metric))) is not None
+            }
+            for other in others
+        },
+    )
+
 
 @dataclass(frozen=True)
 class Report:
@@ -110,3 +183,12 @@ class Report:
     machine: str
     versions: dict[str, str]
     created: str
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Its statistics, computed when first asked for.
+
+        Raises:
+            MissingExtraError: scipy is not installed.
+        """
+        return summarise(self.systems, [metric.name for metric in self.metrics])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from simvq_audio.errors import MissingExtraError
-from simvq_audio.evaluation.results import ALL, FileResult, SystemResult
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
@@ -101,34 +100,6 @@ def paired_test(
     if not differences.any():
         return PairedTest(mean, 1.0)
     return PairedTest(mean, float(_scipy_stats().wilcoxon(differences).pvalue))
-
-
-def scores_of(files: Sequence[FileResult], metric: str) -> dict[str, float]:
-    """A metric's scores by recording, of those that have one."""
-    return {file.name: file.scores[metric] for file in files if metric in file.scores}
-
-
-def by_folder(system: SystemResult) -> dict[str, list[FileResult]]:
-    """A system's recordings under "all" and under each folder, folders sorted.
-
-    With a single folder there is "all" only.
-    """
-    folders = sorted({file.folder for file in system.files})
-    groups = {ALL: list(system.files)}
-    if len(folders) > 1:
-        for folder in folders:
-            groups[folder] = [file for file in system.files if file.folder == folder]
-    return groups
-
-
-def means(files: Sequence[FileResult], metrics: Sequence[str]) -> dict[str, Mean]:
-    """The mean of each metric that has a score."""
-    found = {}
-    for metric in metrics:
-        values = list(scores_of(files, metric).values())
-        if values:
-            found[metric] = mean_interval(values)
-    return found
 
 
 def _scipy_stats():

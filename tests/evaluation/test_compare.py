@@ -12,8 +12,8 @@ from scipy import signal, stats
 
 from simvq_audio.evaluation.compare import DELAY_FAILURE, compare_systems
 from simvq_audio.evaluation.protocol import DEFAULT
-from simvq_audio.evaluation.report.files import paired_tests
 from simvq_audio.evaluation.runner import Settings
+from simvq_audio.evaluation.statistics import paired_test
 
 NAMES = ("a/one", "a/two", "b/three", "four")
 
@@ -71,10 +71,10 @@ def test_a_constant_delay_is_found_removed_and_reported(tmp_path, originals):
     assert all(file.scores["difference"] == 0 for file in early.files)
     assert late.codebook == {} and late.model_id is None
 
-    test = paired_tests(late, early, ["difference"])["difference"]
+    test = paired_test(late.scores("difference"), early.scores("difference"))
     scores = [file.scores["difference"] for file in late.files]
-    assert test["difference"]["value"] == pytest.approx(-np.mean(scores))
-    assert test["p_value"] == pytest.approx(stats.wilcoxon([-x for x in scores]).pvalue)
+    assert test.difference.value == pytest.approx(-np.mean(scores))
+    assert test.p_value == pytest.approx(stats.wilcoxon([-x for x in scores]).pvalue)
 
 
 def test_what_does_not_pair_is_named_also_of_a_part(tmp_path, originals):

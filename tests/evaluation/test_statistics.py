@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from simvq_audio.evaluation import results
 from simvq_audio.evaluation.codebook_use import CodeCounter
-from simvq_audio.evaluation.results import FileResult, SystemResult
-from simvq_audio.evaluation.statistics import by_folder, mean_interval, means, paired_test
+from simvq_audio.evaluation.metric import MetricInfo
+from simvq_audio.evaluation.results import FileResult, Report, SystemResult, summarise
+from simvq_audio.evaluation.statistics import mean_interval, paired_test
 
 
 def test_the_interval_of_many_normal_scores_is_that_of_the_normal_distribution():
@@ -78,15 +80,29 @@ def system(*files: FileResult) -> SystemResult:
 
 def test_means_leave_out_files_without_a_score():
     files = [result("a", m=1.0, n=5.0), result("b"), result("c", m=4.0)]
-    found = means(files, ["m", "n", "none"])
+    found = summarise([system(*files)], ["m", "n", "none"]).means["s"]["all"]
     assert (found["m"].value, found["m"].count) == (2.5, 2)
     assert found["n"].count == 1
     assert "none" not in found
 
 
+def test_a_report_computes_its_statistics_once(monkeypatch):
+    """However many of table, JSON, CSV and page are made of it."""
+    calls = []
+    monkeypatch.setattr(
+        results, "mean_interval", lambda values: calls.append(values) or mean_interval(values)
+    )
+    metric = MetricInfo("m", "M", "", True, "", None, 3)
+    files = [result(name, m=float(number)) for number, name in enumerate(("x/a", "x/b", "y/c"))]
+    report = Report((metric,), (system(*files),), "default", "", "", {}, "")
+    assert report.summary is report.summary
+    assert len(calls) == 3  # all, x, y
+    assert report.summary.counts == {"s": {"all": 3, "x": 2, "y": 1}}
+
+
 def test_a_folder_named_all_is_not_all():
     files = [result("all/a"), result("x/b"), result("c")]
-    groups = by_folder(system(*files))
+    groups = system(*files).by_folder()
     assert {name: len(files) for name, files in groups.items()} == {
         "all": 3,
         ".": 1,
@@ -96,7 +112,7 @@ def test_a_folder_named_all_is_not_all():
 
 
 def test_a_single_folder_is_not_repeated():
-    assert list(by_folder(system(result("x/a"), result("x/b")))) == ["all"]
+    assert list(system(result("x/a"), result("x/b")).by_folder()) == ["all"]
 
 
 def test_codebook_use_by_folder_and_over_all():

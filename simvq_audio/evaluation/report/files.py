@@ -12,7 +12,6 @@ from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import SimvqAudioError
 from simvq_audio.evaluation.metric import MetricInfo
 from simvq_audio.evaluation.results import CodebookUse, FileResult, Report, SystemResult
-from simvq_audio.evaluation.statistics import by_folder, means, paired_test, scores_of
 
 FORMAT = 1
 
@@ -28,35 +27,14 @@ def report_to_json(report: Report) -> str:
     (system, folder or "all", metric: mean, its interval, count) and ``paired_tests`` (system,
     metric: mean difference to the first system, its interval, count, Wilcoxon p-value).
     """
-    metrics = [metric.name for metric in report.metrics]
+    summary = asdict(report.summary)
     content = {
         "format": FORMAT,
         **asdict(report),
-        "summary": {
-            system.name: {
-                folder: {name: asdict(mean) for name, mean in means(files, metrics).items()}
-                for folder, files in by_folder(system).items()
-            }
-            for system in report.systems
-        },
-        "paired_tests": {
-            system.name: paired_tests(report.systems[0], system, metrics)
-            for system in report.systems[1:]
-        },
+        "summary": summary["means"],
+        "paired_tests": summary["tests"],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def paired_tests(
-    first: SystemResult, second: SystemResult, metrics: list[str]
-) -> dict[str, dict[str, Any]]:
-    """Tests between two systems by metric, of those that both have, as plain data."""
-    tests = {}
-    for name in metrics:
-        test = paired_test(scores_of(first.files, name), scores_of(second.files, name))
-        if test is not None:
-            tests[name] = {"difference": asdict(test.difference), "p_value": test.p_value}
-    return tests
 
 
 def report_from_json(text: str | bytes) -> Report:

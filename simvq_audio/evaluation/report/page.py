@@ -23,7 +23,6 @@ from simvq_audio.evaluation.report.sections import (
     unscorable,
 )
 from simvq_audio.evaluation.results import ALL, FileResult, Report
-from simvq_audio.evaluation.statistics import by_folder, means
 
 _PACKAGE = "simvq_audio.evaluation.report"
 _TEMPLATE = "page.html.j2"
@@ -80,12 +79,6 @@ def _environment():
 
 
 def _content(report: Report, players: int) -> dict[str, Any]:
-    names = [metric.name for metric in report.metrics]
-    # Means of each system by folder, once for every table and figure.
-    found = {
-        system.name: {folder: means(files, names) for folder, files in by_folder(system).items()}
-        for system in report.systems
-    }
     recordings = _recordings(report)
     order = worst_first(report, recordings)
     with_players = order[:players]
@@ -96,9 +89,9 @@ def _content(report: Report, players: int) -> dict[str, Any]:
         "systems": report.systems,
         "seconds": sum(next(iter(of.values())).duration for of in recordings.values()),
         "recording_count": len(recordings),
-        "summary": summary_rows(report, found),
+        "summary": summary_rows(report),
         "tests": tests(report),
-        "metric_sections": [metric_section(report, metric, found) for metric in report.metrics],
+        "metric_sections": [metric_section(report, metric) for metric in report.metrics],
         "codebook_figure": figures.svg(figures.codebook_usage(uses), "codebook") if uses else None,
         "unscorable": unscorable(report),
         "max_seconds": MAX_SECONDS,

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simvq_audio.evaluation.metric import MetricInfo
 from simvq_audio.evaluation.report import figures
 from simvq_audio.evaluation.results import ALL, Report
-from simvq_audio.evaluation.statistics import (
-    Mean,
-    PairedTest,
-    paired_test,
-    scores_of,
-)
-
-Means = Mapping[str, Mapping[str, Mapping[str, Mean]]]
-"""By system, folder and metric."""
+from simvq_audio.evaluation.statistics import Mean, PairedTest
 
 
 @dataclass(frozen=True)
@@ -70,13 +61,14 @@ class MetricSection:
     distribution: str | None
 
 
-def summary_rows(report: Report, found: Means) -> tuple[Row, ...]:
+def summary_rows(report: Report) -> tuple[Row, ...]:
     """A row a metric, over all recordings."""
-    return tuple(_row(report, metric, ALL, metric.title, found) for metric in report.metrics)
+    return tuple(_row(report, metric, ALL, metric.title) for metric in report.metrics)
 
 
-def metric_section(report: Report, metric: MetricInfo, found: Means) -> MetricSection:
+def metric_section(report: Report, metric: MetricInfo) -> MetricSection:
     """Tables and figures of one metric."""
+    found = report.summary.means
     folders = dict.fromkeys(folder for of in found.values() for folder in of)
     scored = [system for system in report.systems if metric.name in found[system.name][ALL]]
     points = [
@@ -90,29 +82,28 @@ def metric_section(report: Report, metric: MetricInfo, found: Means) -> MetricSe
         rates = figures.svg(figures.rate_distortion(points, metric), f"rates-{metric.name}")
     if scored:
         figure = figures.distributions(
-            {s.name: list(scores_of(s.files, metric.name).values()) for s in scored},
+            {s.name: list(s.scores(metric.name).values()) for s in scored},
             {s.name: found[s.name][ALL][metric.name] for s in scored},
             metric,
         )
         distribution = figures.svg(figure, f"distribution-{metric.name}")
     return MetricSection(
         metric,
-        tuple(_row(report, metric, folder, folder, found) for folder in folders),
+        tuple(_row(report, metric, folder, folder) for folder in folders),
         rates,
         tuple(system.name for system in scored if system.kbps is None),
         distribution,
     )
 
 
-def _row(report: Report, metric: MetricInfo, folder: str, title: str, found: Means) -> Row:
-    of = [found[system.name].get(folder, {}).get(metric.name) for system in report.systems]
+def _row(report: Report, metric: MetricInfo, folder: str, title: str) -> Row:
+    found = report.summary.means.values()
+    of = [means.get(folder, {}).get(metric.name) for means in found]
     values = [mean.value for mean in of if mean is not None]
     best = None
     if len(values) > 1 and metric.higher_is_better is not None:
         best = max(values) if metric.higher_is_better else min(values)
-    totals = [
-        sum(folder in (ALL, file.folder) for file in system.files) for system in report.systems
-    ]
+    totals = [counts.get(folder, 0) for counts in report.summary.counts.values()]
     cells = (
         Cell(mean, mean is not None and mean.value == best, total)
         for mean, total in zip(of, totals)
@@ -122,19 +113,11 @@ def _row(report: Report, metric: MetricInfo, folder: str, title: str, found: Mea
 
 def tests(report: Report) -> tuple[Comparison, ...]:
     """Tests against the first system; none if it is alone."""
-    first, *others = report.systems
-    if not others:
+    of_systems = report.summary.tests.values()
+    if not of_systems:
         return ()
     return tuple(
-        Comparison(
-            metric,
-            tuple(
-                paired_test(
-                    scores_of(first.files, metric.name), scores_of(other.files, metric.name)
-                )
-                for other in others
-            ),
-        )
+        Comparison(metric, tuple(of.get(metric.name) for of in of_systems))
         for metric in report.metrics
     )
 
