@@ -1,0 +1,57 @@
+"""Priors: networks that predict codes from the codes before them, exactly alike on every machine.
+
+Those that come inside the package lie beside this file, one for each kind of codes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from simvq_audio.errors import CodesError
+from simvq_audio.prior.causal import CausalPrior
+from simvq_audio.prior.storage import PriorHeader, load_prior, read_prior_header, save_prior
+
+__all__ = [
+    "CausalPrior",
+    "PriorHeader",
+    "load_prior",
+    "prior_by_id",
+    "prior_for_codes",
+    "read_prior_header",
+    "save_prior",
+]
+
+
+def prior_by_id(prior_id: str) -> CausalPrior:
+    """The prior in the package that a ``.codes`` file names.
+
+    Raises:
+        CodesError: there is none.
+    """
+    for path, header in _headers():
+        if header.prior_id == prior_id:
+            return _load(path)
+    raise CodesError(
+        f"the file was coded with the prior {prior_id}, which this version does not have; "
+        "update simvq-audio"
+    )
+
+
+def prior_for_codes(codes_id: str) -> CausalPrior | None:
+    """The prior in the package that predicts codes of this kind, or None."""
+    for path, header in _headers():
+        if header.codes_id == codes_id:
+            return _load(path)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _headers() -> list[tuple[Path, PriorHeader]]:
+    files = sorted(Path(__file__).parent.glob("*.safetensors"))
+    return [(path, read_prior_header(path)) for path in files]
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path) -> CausalPrior:
+    return load_prior(path)
