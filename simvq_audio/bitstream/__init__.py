@@ -6,7 +6,6 @@ The layout is described in ``docs/file-format.md``.
 from __future__ import annotations
 
 from simvq_audio.bitstream.codes import (
-    CODING_FIXED_WIDTH,
     HEADER_BYTES,
     MAGIC,
     MAX_CHANNELS,
@@ -18,7 +17,6 @@ from simvq_audio.bitstream.codes import (
 )
 
 __all__ = [
-    "CODING_FIXED_WIDTH",
     "HEADER_BYTES",
     "MAGIC",
     "MAX_CHANNELS",

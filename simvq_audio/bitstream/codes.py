@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 import re
@@ -10,16 +11,16 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.bitstream.packing import pack_indices, packed_size, unpack_indices
+from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH
 from simvq_audio.errors import CodesError
 
 MAGIC = b"SVQC"
 VERSION = 1
-CODING_FIXED_WIDTH = 0
 
 # Magic, version, payload coding, channels, codes_id, sample rate, codebook size - 1,
 # sample count, frame count; the byte strings after the first are fields that struct has no
@@ -140,12 +141,21 @@ class Codes:
         """``payload_bits`` per second of recording, bit/s; 0.0 for an empty recording."""
         return self.payload_bits / self.duration if self.num_samples else 0.0
 
-    def to_bytes(self) -> bytes:
-        """Return the content of a ``.codes`` file; equal codes give equal bytes."""
+    def to_bytes(self, coding: str = "entropy") -> bytes:
+        """Return the content of a ``.codes`` file; equal codes give equal bytes.
+
+        Args:
+            coding: "entropy", which gives way to fixed width where there is no prior for such
+                codes or it would save nothing; or "fixed".
+
+        Raises:
+            CodesError: another coding.
+        """
+        number, payload = self._pack(coding)
         header = _HEADER.pack(
             MAGIC,
             VERSION,
-            CODING_FIXED_WIDTH,
+            number,
             self.channels,
             bytes.fromhex(self.codes_id),
             self.sample_rate.to_bytes(3, "big"),
@@ -153,9 +163,19 @@ class Codes:
             self.num_samples.to_bytes(5, "big"),
             self.num_frames,
         )
-        payload = pack_indices(self.indices.reshape(-1), self.bits_per_code)
         crc = zlib.crc32(payload, zlib.crc32(header))
         return b"".join((header, payload, _CRC.pack(crc)))
+
+    def _pack(self, coding: str) -> tuple[int, bytes]:
+        """(number of the coding, payload)."""
+        if coding not in ("entropy", "fixed"):
+            raise CodesError(f'the coding must be "entropy" or "fixed", not {coding!r}')
+        arguments = self.indices, self.codebook_size, self.codes_id
+        fixed = CODINGS[FIXED_WIDTH].pack(*arguments)
+        coded = CODINGS[ENTROPY].pack(*arguments) if coding == "entropy" else None
+        if coded is not None and len(coded) < len(fixed):
+            return ENTROPY, coded
+        return FIXED_WIDTH, fixed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Codes:
@@ -166,7 +186,7 @@ class Codes:
         Raises:
             CodesError: the bytes are not a whole, undamaged file of a known version.
         """
-        _check_layout(data[:HEADER_BYTES], len(data))
+        _check_layout(io.BytesIO(data), len(data))
         payload_end = len(data) - TRAILER_BYTES
         (crc,) = _CRC.unpack_from(data, payload_end)
         if zlib.crc32(memoryview(data)[:payload_end]) != crc:
@@ -180,13 +200,10 @@ class Codes:
         try:
             # First the header alone: it decides how much memory unpacking takes.
             _check_fields(channels, frames, codebook_size, sample_rate, num_samples)
-            indices = unpack_indices(
-                data[HEADER_BYTES:payload_end],
-                channels * frames,
-                _bits_per_code(codebook_size),
-            )
+            payload = data[HEADER_BYTES:payload_end]
+            indices = CODINGS[data[5]].unpack(payload, channels, frames, codebook_size)
             return cls(
-                indices=indices.reshape(channels, frames),
+                indices=indices,
                 codebook_size=codebook_size,
                 codes_id=codes_id.hex(),
                 sample_rate=sample_rate,
@@ -198,13 +215,16 @@ class Codes:
                 f"the file was written wrongly ({error}); encode the recording again"
             ) from error
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], coding: str = "entropy") -> None:
         """Write a ``.codes`` file that appears whole or not at all.
+
+        Args:
+            coding: as for ``to_bytes``.
 
         Raises:
             CodesError: the file cannot be written.
         """
-        data = self.to_bytes()
+        data = self.to_bytes(coding)
         try:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
@@ -230,7 +250,7 @@ class Codes:
                 raise CodesError("not a regular file; give the path of a .codes file")
             with Path(path).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                _check_layout(file.read(HEADER_BYTES), size)
+                _check_layout(file, size)
                 file.seek(0)
                 return cls.from_bytes(file.read(size))
         except CodesError as error:
@@ -273,23 +293,24 @@ def _check_fields(
         )
 
 
-def _check_layout(head: bytes, size: int) -> None:
-    """Check what can be told from the header and the size alone: magic, version, length.
+def _check_layout(file: BinaryIO, size: int) -> None:
+    """Check what can be told without decoding: magic, version, length.
 
     Args:
-        head: the first 28 bytes of the file, or all of a shorter file.
+        file: stands at its beginning; the payload is read no further than its length takes.
         size: bytes in the whole file.
 
     Raises:
         CodesError: not a ``.codes`` file, one of a later version, or one of the wrong length.
     """
+    head = file.read(HEADER_BYTES)
     # A file cut inside the magic is still better called truncated than foreign.
     if head[:4] != MAGIC[: len(head)]:
         raise CodesError("not a .codes file; give a file that the encoder wrote")
     if len(head) > 4 and head[4] != VERSION:
         raise CodesError(f"file version {head[4]} is not known to this version; update simvq-audio")
-    # Ahead of the length, which follows from the frame count under this coding only.
-    if len(head) > 5 and head[5] != CODING_FIXED_WIDTH:
+    # Ahead of the length, which each coding tells in its own way.
+    if len(head) > 5 and head[5] not in CODINGS:
         raise CodesError(
             f"payload coding {head[5]} is not known to this version; update simvq-audio"
         )
@@ -298,9 +319,12 @@ def _check_layout(head: bytes, size: int) -> None:
             f"the file is truncated: at least {OVERHEAD_BYTES} bytes expected, {size} found; "
             f"copy it again"
         )
-    _, _, _, channels, _, _, codebook_field, _, frames = _HEADER.unpack(head)
-    bits = _bits_per_code(int.from_bytes(codebook_field, "big") + 1)
-    expected = OVERHEAD_BYTES + packed_size(channels * frames, bits)
+    _, _, coding, channels, _, _, codebook_field, _, frames = _HEADER.unpack(head)
+    codebook_size = int.from_bytes(codebook_field, "big") + 1
+    available = max(0, size - OVERHEAD_BYTES)
+    expected = OVERHEAD_BYTES + CODINGS[coding].payload_size(
+        file, available, channels, frames, codebook_size
+    )
     if size < expected:
         raise CodesError(
             f"the file is truncated: {expected} bytes expected, {size} found; copy it again"

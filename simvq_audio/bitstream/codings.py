@@ -1,55 +1,99 @@
-"""The payload codings: how the indices of a ``.codes`` file are packed."""
+"""The payload codings of ``.codes`` files: fixed width, and entropy-coded under a prior."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from simvq_audio.bitstream.entropy import LEAST_HEAD_BYTES, BlockPayload, least_payload
+from simvq_audio.bitstream import blocks
 from simvq_audio.bitstream.packing import pack_indices, packed_size, unpack_indices
-from simvq_audio.errors import CodesError
+from simvq_audio.prior import prior_by_id, prior_for_codes
 
 FIXED_WIDTH = 0
 ENTROPY = 1
-# The most bytes of a payload that ``check_size`` looks at.
-HEAD_BYTES = LEAST_HEAD_BYTES
-
-
-class Payload(Protocol):
-    """A payload whose length fits what it says; nothing is decoded yet."""
-
-    def decode(self) -> np.ndarray:
-        """The indices, int32 (channels, frames).
-
-        Raises:
-            CodesError: it is not what an encoder writes.
-        """
 
 
 class Coding(Protocol):
-    """One way to pack indices."""
+    """How the indices (channels, frames) of a file are packed into its payload."""
 
-    def check_size(
-        self, head: bytes, size: int, channels: int, frames: int, codebook_size: int
-    ) -> None:
-        """Check the length of a payload as far as its first bytes tell.
+    name: str
+
+    def pack(self, indices: np.ndarray, codebook_size: int, codes_id: str) -> bytes | None:
+        """The payload; None if this coding has nothing for such codes."""
+
+    def payload_size(
+        self, file: BinaryIO, available: int, channels: int, frames: int, codebook_size: int
+    ) -> int:
+        """Bytes that the payload should have, from as much of it as must be read to tell.
 
         Args:
-            head: its first ``HEAD_BYTES`` bytes, or all of a shorter one.
-            size: bytes that it has.
+            file: stands where the payload begins.
+            available: bytes that there are. If these are too few to tell, the result is larger.
 
         Raises:
-            CodesError: the length is impossible.
+            CodesError: the payload says something impossible.
         """
 
-    def open(self, payload: bytes, channels: int, frames: int, codebook_size: int) -> Payload:
-        """Take a payload apart.
+    def unpack(
+        self, payload: bytes, channels: int, frames: int, codebook_size: int
+    ) -> np.ndarray:
+        """The indices, int32 (channels, frames), from a payload of the right size.
 
         Raises:
-            CodesError: the length is another than it says.
+            CodesError: it is not what ``pack`` makes, or was made with an unknown prior.
         """
 
 
 class FixedWidth:
     """Coding 0: every index takes the same number of bits."""
+
+    name = "fixed"
+
+    def pack(self, indices: np.ndarray, codebook_size: int, codes_id: str) -> bytes:
+        """See ``Coding``; there is always a payload."""
+        return pack_indices(indices.reshape(-1), (codebook_size - 1).bit_length())
+
+    def payload_size(
+        self, file: BinaryIO, available: int, channels: int, frames: int, codebook_size: int
+    ) -> int:
+        """See ``Coding``; nothing is read."""
+        return packed_size(channels * frames, (codebook_size - 1).bit_length())
+
+    def unpack(
+        self, payload: bytes, channels: int, frames: int, codebook_size: int
+    ) -> np.ndarray:
+        """See ``Coding``."""
+        bits = (codebook_size - 1).bit_length()
+        return unpack_indices(payload, channels * frames, bits).reshape(channels, frames)
+
+
+class EntropyCoded:
+    """Coding 1: blocks of frequent codes in fewer bits, under a prior that the payload names."""
+
+    name = "entropy"
+
+    def pack(self, indices: np.ndarray, codebook_size: int, codes_id: str) -> bytes | None:
+        """See ``Coding``; None if no prior predicts such codes."""
+        prior = prior_for_codes(codes_id)
+        if prior is None or prior.codebook_size != codebook_size:
+            return None
+        return blocks.encode_blocks(indices, prior)
+
+    def payload_size(
+        self, file: BinaryIO, available: int, channels: int, frames: int, codebook_size: int
+    ) -> int:
+        """See ``Coding``; the table of blocks is read."""
+        return blocks.payload_size(file, available, channels, frames, codebook_size)
+
+    def unpack(
+        self, payload: bytes, channels: int, frames: int, codebook_size: int
+    ) -> np.ndarray:
+        """See ``Coding``."""
+        head = payload[: blocks.table_bytes(payload, channels, frames)]
+        table = blocks.BlockTable(head, channels, frames, codebook_size)
+        prior = prior_by_id(table.prior_id)
+        return blocks.decode_blocks(payload, table, prior).reshape(channels, frames)
+
+
+CODINGS: dict[int, Coding] = {FIXED_WIDTH: FixedWidth(), ENTROPY: EntropyCoded()}

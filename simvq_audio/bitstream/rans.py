@@ -44,7 +44,7 @@ class Decoder:
     Reading beyond the end of a string gives zeros; ``finish`` tells that it happened.
 
     Raises:
-        CodesError: a string is shorter than its state, or cuts a word.
+        CodesError: a string is shorter than its state, cuts a word, or has an impossible state.
     """
 
     def __init__(self, strings: Sequence[bytes]) -> None:
@@ -56,6 +56,8 @@ class Decoder:
         for row, string in zip(self._words, strings):
             row[: len(string) // 2] = np.frombuffer(string, ">u2")
         self._state = (self._words[:, 0] << _WORD_BITS) + self._words[:, 1]
+        if (self._state < _LOW).any():
+            raise CodesError("an entropy-coded block begins with an impossible state")
         self._next = np.full(len(strings), 2)
 
     def next(self, tables: np.ndarray) -> np.ndarray:

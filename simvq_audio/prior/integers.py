@@ -24,6 +24,9 @@ MAX_INPUT = 255
 FREQUENCY_BITS = 16
 TOTAL_FREQUENCY = 1 << FREQUENCY_BITS
 
+# ``select`` copies the weights for each row if there are no more rows than this.
+_FEW = 64
+
 MatMul = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -59,7 +62,15 @@ class Dense:
 
     def select(self, index: np.ndarray, x: np.ndarray, matmul: MatMul) -> np.ndarray:
         """Row i of ``x`` (n, inputs) through layer ``index[i]`` of the table -> (n, rows)."""
-        y = matmul(x[:, np.newaxis], self._weight[index])[:, 0]
+        if len(index) <= _FEW:
+            y = matmul(x[:, np.newaxis], self._weight[index])[:, 0]
+        else:
+            # A copy of its weights for every row would take much memory.
+            y = np.empty((len(index), self._weight.shape[-1]), np.float32)
+            order = np.argsort(index, kind="stable")
+            layers, firsts = np.unique(index[order], return_index=True)
+            for layer, rows in zip(layers, np.split(order, firsts[1:])):
+                y[rows] = matmul(x[rows], self._weight[layer])
         y += self._bias[index]
         y *= self._factor[index]
         return np.floor(y, out=y)

@@ -1,0 +1,204 @@
+"""The payload of coding 1: blocks of codes, each entropy-coded on its own.
+
+The layout is described in ``docs/file-format.md``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from simvq_audio.bitstream import rans
+from simvq_audio.bitstream.packing import pack_indices, unpack_indices
+from simvq_audio.errors import CodesError
+from simvq_audio.prior import CausalPrior
+
+# Ten seconds at 75 frames a second. A block begins without a past and ends with the state of its
+# coder, which costs about 5 bits and 3 bytes; reading can begin at any block.
+BLOCK_FRAMES = 750
+MAX_BLOCK_FRAMES = 16384
+
+# Prior id, frames per block.
+_HEAD = struct.Struct(">4sH")
+# Of each entry in the table of blocks.
+_ENTRY_BYTES = 2
+
+# Blocks coded side by side: bounds the memory that tables and activations take.
+_BATCH = 16
+
+
+class BlockTable:
+    """Where the blocks of a payload lie.
+
+    Args:
+        table: the head of the payload and its table, ``table_bytes`` bytes.
+        channels, frames, codebook_size: as in the header of the file.
+
+    Attributes:
+        prior_id: 8 hexadecimal digits.
+        block_frames: frames in each block but the last of a channel.
+        lengths: frames of each block, those of channel 0 first, int64.
+        coded: which blocks are entropy-coded; the others are plain.
+        sizes: bytes of each block, int64; they lie one after the other behind the table.
+        payload_size: bytes of the whole payload.
+
+    Raises:
+        CodesError: an entropy-coded block is no smaller than a plain one.
+    """
+
+    def __init__(self, table: bytes, channels: int, frames: int, codebook_size: int) -> None:
+        prior_id, self.block_frames = _HEAD.unpack_from(table)
+        self.prior_id: str = prior_id.hex()
+        self.codebook_size = codebook_size
+        self.bits = (codebook_size - 1).bit_length()
+        per_channel = -(-frames // self.block_frames)
+        self.lengths = np.full((channels, per_channel), self.block_frames)
+        if frames:
+            self.lengths[:, -1] = frames - (per_channel - 1) * self.block_frames
+        self.lengths = self.lengths.reshape(-1)
+        entries = np.frombuffer(table, ">u2", len(self.lengths), _HEAD.size).astype(np.int64)
+        self.coded = entries > 0
+        self.sizes = np.where(self.coded, entries, (self.lengths * self.bits + 7) // 8)
+        if (self.sizes > (self.lengths * self.bits + 7) // 8 - self.coded).any():
+            raise CodesError("an entropy-coded block saves nothing")
+        self._ends = len(table) + np.cumsum(self.sizes)
+        self.payload_size = len(table) + int(self.sizes.sum())
+
+    def block(self, payload: bytes, index: int) -> bytes:
+        """The bytes of one block."""
+        end = int(self._ends[index])
+        return payload[end - int(self.sizes[index]) : end]
+
+
+def table_bytes(head: bytes, channels: int, frames: int) -> int:
+    """Bytes up to the first block, from the first 6 of the payload, or fewer if it is shorter.
+
+    Raises:
+        CodesError: the payload says something impossible.
+    """
+    if len(head) < _HEAD.size:
+        return _HEAD.size
+    _, block_frames = _HEAD.unpack_from(head)
+    if not 1 <= block_frames <= MAX_BLOCK_FRAMES:
+        raise CodesError(f"a block must have 1 to {MAX_BLOCK_FRAMES} frames, not {block_frames}")
+    return _HEAD.size + _ENTRY_BYTES * channels * -(-frames // block_frames)
+
+
+def payload_size(
+    file: BinaryIO, available: int, channels: int, frames: int, codebook_size: int
+) -> int:
+    """Bytes that a payload should have.
+
+    Args:
+        file: stands at its beginning; only the table is read.
+        available: bytes that there are. If the table does not fit, the result is what it takes.
+
+    Raises:
+        CodesError: the payload says something impossible.
+    """
+    head = file.read(min(_HEAD.size, available))
+    needed = table_bytes(head, channels, frames)
+    if needed > available:
+        return needed
+    table = head + file.read(needed - len(head))
+    return BlockTable(table, channels, frames, codebook_size).payload_size
+
+
+def encode_blocks(
+    indices: np.ndarray, prior: CausalPrior, block_frames: int = BLOCK_FRAMES
+) -> bytes:
+    """Code indices into a payload.
+
+    Args:
+        indices: integers (channels, frames), each below the prior's codebook size.
+        prior: predicts the codes.
+        block_frames: 1 to 16384; every block but the last of a channel has as many frames.
+    """
+    blocks = [
+        row[start : start + block_frames]
+        for row in indices
+        for start in range(0, len(row), block_frames)
+    ]
+    entries = bytearray()
+    body = bytearray()
+    for first in range(0, len(blocks), _BATCH):
+        batch = blocks[first : first + _BATCH]
+        for block, coded in zip(batch, _encode_coded(batch, prior)):
+            plain = pack_indices(block, (prior.codebook_size - 1).bit_length())
+            gains = len(coded) < len(plain)
+            entries += (len(coded) if gains else 0).to_bytes(_ENTRY_BYTES, "big")
+            body += coded if gains else plain
+    return _HEAD.pack(bytes.fromhex(prior.id), block_frames) + bytes(entries) + bytes(body)
+
+
+def _encode_coded(blocks: list[np.ndarray], prior: CausalPrior) -> Iterator[bytes]:
+    padded = np.zeros((len(blocks), max(map(len, blocks))), np.int64)
+    for row, block in zip(padded, blocks):
+        row[: len(block)] = block
+    # Causal: what fills a row up changes nothing before it.
+    for block, starts, counts in zip(blocks, *prior.intervals(padded)):
+        starts, counts = (part[: len(block)].reshape(-1).tolist() for part in (starts, counts))
+        yield rans.encode(starts, counts).ljust(int(_least_bytes(len(block))), b"\0")
+
+
+def decode_blocks(payload: bytes, table: BlockTable, prior: CausalPrior) -> np.ndarray:
+    """The indices of a payload of the right size, int32 (blocks x frames,), channel by channel.
+
+    Raises:
+        CodesError: a block is not what ``encode_blocks`` makes, or the prior is another one.
+    """
+    if prior.codebook_size != table.codebook_size:
+        raise CodesError(
+            f"the prior {prior.id} is for {prior.codebook_size} codes, not {table.codebook_size}"
+        )
+    parts: list[np.ndarray] = []
+    for first in range(0, len(table.lengths), _BATCH):
+        batch = range(first, min(first + _BATCH, len(table.lengths)))
+        # The longest first, so that those that end leave from the end.
+        coded = sorted((i for i in batch if table.coded[i]), key=lambda i: -table.lengths[i])
+        decoded = dict(zip(coded, _decode_coded(payload, table, coded, prior)))
+        parts += [
+            decoded[i] if i in decoded else _decode_plain(payload, table, i) for i in batch
+        ]
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def _decode_plain(payload: bytes, table: BlockTable, index: int) -> np.ndarray:
+    return unpack_indices(table.block(payload, index), int(table.lengths[index]), table.bits)
+
+
+def _decode_coded(
+    payload: bytes, table: BlockTable, blocks: list[int], prior: CausalPrior
+) -> list[np.ndarray]:
+    """The codes of entropy-coded blocks, the longest of which stands first."""
+    if not blocks:
+        return []
+    lengths = table.lengths[blocks]
+    decoder = rans.Decoder([table.block(payload, index) for index in blocks])
+    state = prior.start(len(blocks))
+    indices = np.zeros((len(blocks), int(lengths[0])), np.int32)
+    left = len(blocks)
+    for frame in range(int(lengths[0])):
+        while lengths[left - 1] <= frame:
+            left -= 1
+        cluster = decoder.next(state.clusters(left))
+        member = decoder.next(state.members(cluster))
+        codes = prior.tree[cluster, member]
+        state.push(codes)
+        indices[:left, frame] = codes
+    used = np.maximum(decoder.finish(), _least_bytes(lengths))
+    if (used != table.sizes[blocks]).any():
+        raise CodesError("an entropy-coded block is longer than its codes need")
+    return [row[:length] for row, length in zip(indices, lengths)]
+
+
+def _least_bytes(frames: int | np.ndarray) -> int | np.ndarray:
+    """The fewest bytes of an entropy-coded block; zeros fill it up to that.
+
+    So a file cannot stand for more than 64 frames in 2 bytes, and a forged one makes a reader do
+    no more than its size warrants.
+    """
+    return 4 + 2 * (frames // 64)
