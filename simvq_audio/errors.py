@@ -19,6 +19,10 @@ class CodesError(SimvqAudioError):
     """A ``.codes`` or ``.npy`` file is damaged, of an unknown version, or of another model."""
 
 
+class UnknownPriorError(CodesError):
+    """A ``.codes`` file was coded with a prior that this version of the package does not have."""
+
+
 class ModelError(SimvqAudioError):
     """A model file or checkpoint is damaged, incomplete or cannot be found."""
 

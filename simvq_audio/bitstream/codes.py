@@ -17,7 +17,7 @@ import numpy as np
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH
-from simvq_audio.errors import CodesError
+from simvq_audio.errors import CodesError, UnknownPriorError
 
 MAGIC = b"SVQC"
 VERSION = 1
@@ -209,6 +209,8 @@ class Codes:
                 sample_rate=sample_rate,
                 num_samples=num_samples,
             )
+        except UnknownPriorError:
+            raise
         except CodesError as error:
             # The CRC fits, so this is what the writer wrote: copying again would not help.
             raise CodesError(

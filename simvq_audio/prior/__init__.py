@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from simvq_audio.errors import CodesError
+from simvq_audio.errors import UnknownPriorError
 from simvq_audio.prior.causal import CausalPrior
 from simvq_audio.prior.storage import PriorHeader, load_prior, read_prior_header, save_prior
 
@@ -27,12 +27,12 @@ def prior_by_id(prior_id: str) -> CausalPrior:
     """The prior in the package that a ``.codes`` file names.
 
     Raises:
-        CodesError: there is none.
+        UnknownPriorError: there is none.
     """
     for path, header in _headers():
         if header.prior_id == prior_id:
             return _load(path)
-    raise CodesError(
+    raise UnknownPriorError(
         f"the file was coded with the prior {prior_id}, which this version does not have; "
         "update simvq-audio"
     )

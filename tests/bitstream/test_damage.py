@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import FIELDS, MUTATIONS, with_crc
 
 from simvq_audio.bitstream import HEADER_BYTES, TRAILER_BYTES, Codes
 from simvq_audio.errors import CodesError
@@ -21,24 +20,6 @@ from simvq_audio.errors import CodesError
 # 1000 entries leave 24 of the 10-bit values invalid; 2 * 9 * 10 bits leave 4 bits of padding.
 CODES = Codes(np.random.default_rng(5).integers(0, 1000, (2, 9)), 1000, "0123456789ab", 16000, 2800)
 GOOD = CODES.to_bytes()
-
-# Offset and size of each header field, as the format document has them.
-FIELDS = {
-    "magic": (0, 4),
-    "version": (4, 1),
-    "coding": (5, 1),
-    "channels": (6, 1),
-    "codes_id": (7, 6),
-    "sample_rate": (13, 3),
-    "codebook": (16, 3),
-    "samples": (19, 5),
-    "frames": (24, 4),
-}
-
-
-def with_crc(body: bytes) -> bytes:
-    return body + struct.pack(">I", zlib.crc32(body))
-
 
 def edited(**values: int) -> bytes:
     """The good file with header fields replaced and the CRC made to fit."""
@@ -132,45 +113,8 @@ def test_arbitrary_bytes(noise: bytes, kept: int) -> None:
         refusal(GOOD[:kept] + noise)
 
 
-def flip_bits(rng: random.Random, data: bytearray) -> None:
-    for _ in range(rng.randint(1, 4)):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def change_bytes(rng: random.Random, data: bytearray) -> None:
-    for _ in range(rng.randint(1, 6)):
-        data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def insert(rng: random.Random, data: bytearray) -> None:
-    at = rng.randint(0, len(data))
-    data[at:at] = rng.randbytes(rng.randint(1, 9))
-
-
-def delete(rng: random.Random, data: bytearray) -> None:
-    at = rng.randrange(len(data))
-    del data[at : at + rng.randint(1, 9)]
-
-
-def splice(rng: random.Random, data: bytearray) -> None:
-    """Copy one stretch of the file over another place, keeping the length or not."""
-    start, end = sorted(rng.choices(range(len(data) + 1), k=2))
-    at = rng.randint(0, len(data))
-    data[at : at + rng.choice([0, end - start])] = data[start:end]
-
-
-def edit_field(rng: random.Random, data: bytearray) -> None:
-    offset, size = rng.choice(list(FIELDS.values()))
-    old = int.from_bytes(data[offset : offset + size], "big")
-    top = 256**size - 1
-    new = rng.choice([0, 1, top, rng.randint(0, top), max(old - 1, 0), min(old + 1, top)])
-    data[offset : offset + size] = new.to_bytes(size, "big")
-
-
 def test_ten_thousand_mutations() -> None:
     rng = random.Random(20240)
-    mutate: list[Callable[[random.Random, bytearray], None]]
-    mutate = [flip_bits, change_bytes, insert, delete, splice, edit_field]
     messages = []
     unchanged = other = 0
     for number in range(10_000):
@@ -179,7 +123,7 @@ def test_ten_thousand_mutations() -> None:
         fix_crc = number % 2 == 1
         if fix_crc:
             del data[-TRAILER_BYTES:]
-        mutate[number // 2 % len(mutate)](rng, data)
+        MUTATIONS[number // 2 % len(MUTATIONS)](rng, data)
         mutant = with_crc(bytes(data)) if fix_crc else bytes(data)
         try:
             read = Codes.from_bytes(mutant)

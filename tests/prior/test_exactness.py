@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from priors import DILATIONS, random_tensors
+from random_prior import DILATIONS, random_tensors
 
 from simvq_audio.errors import ModelError
 from simvq_audio.prior import CausalPrior, prior_for_codes

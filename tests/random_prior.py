@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
+
+import simvq_audio.prior
+from simvq_audio.prior import CausalPrior, load_prior, read_prior_header
 
 DILATIONS = (1, 2, 4)
 CODES_ID = "0123456789ab"
@@ -33,3 +41,27 @@ def random_tensors(seed: int = 0, clusters: int = 16, members: int = 32) -> dict
     for i in range(len(DILATIONS)):
         tensors |= dense(f"layers.{i}", (width, 2 * width), 5)
     return tensors
+
+
+def sample(prior: CausalPrior, frames: int, seed: int = 0) -> np.ndarray:
+    """Codes (frames,) drawn from the prior, which codes them in few bits."""
+    rng = np.random.default_rng(seed)
+    state = prior.start(1)
+    codes = np.empty(frames, np.int64)
+
+    def draw(table: np.ndarray) -> np.ndarray:
+        return (np.cumsum(table, 1) <= rng.integers(0, 2**16)).sum(1)
+
+    for frame in range(frames):
+        cluster = draw(state.clusters(1))
+        codes[frame] = prior.tree[cluster, draw(state.members(cluster))][0]
+        state.push(codes[frame : frame + 1])
+    return codes
+
+
+@contextmanager
+def only_prior(path: Path) -> Iterator[CausalPrior]:
+    """Make the prior in this file the only one that there is."""
+    found = [(path, read_prior_header(path))]
+    with mock.patch.object(simvq_audio.prior, "_headers", lambda: found):
+        yield load_prior(path)
