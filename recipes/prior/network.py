@@ -75,11 +75,15 @@ class Prior(nn.Module):
         self.register_buffer("place", place)
         self.embedding = nn.Parameter(torch.randn(shape.codebook_size + 1, shape.embedding) * 0.05)
         w = shape.width
-        self.first = nn.Parameter(torch.randn(w, shape.taps * shape.embedding) * (shape.taps * 20) ** -0.5)
+        self.first = nn.Parameter(
+            torch.randn(w, shape.taps * shape.embedding) * (shape.taps * 20) ** -0.5
+        )
         self.layers = nn.ParameterList(
             nn.Parameter(torch.randn(w, 2 * w) * (2 * w) ** -0.5 * 0.7) for _ in shape.dilations
         )
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(w)) for _ in range(1 + len(shape.dilations)))
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(w)) for _ in range(1 + len(shape.dilations))
+        )
         self.to_clusters = nn.Parameter(torch.randn(shape.clusters, w) * 0.01)
         self.cluster_bias = nn.Parameter(torch.zeros(shape.clusters))
         self.to_query = nn.Parameter(torch.randn(shape.query, w) * w**-0.5)
@@ -138,7 +142,11 @@ class Prior(nn.Module):
         entries = self._weight(self.entries[self.members.reshape(-1)])
         table = entries.view(self.shape.clusters, size, -1)
         bias = self.entry_bias[self.members]
-        product = torch.bmm(padded.bfloat16(), table.bfloat16().transpose(1, 2)).float() if _linear.half else torch.bmm(padded, table.transpose(1, 2))
+        product = (
+            torch.bmm(padded.bfloat16(), table.bfloat16().transpose(1, 2)).float()
+            if _linear.half
+            else torch.bmm(padded, table.transpose(1, 2))
+        )
         scores = self._round(product[cluster, slot] + bias[cluster], LOGIT_PLACES)
         member_cost = F.cross_entropy(scores, member, reduction="none")
         return cluster_cost / math.log(2), member_cost / math.log(2)

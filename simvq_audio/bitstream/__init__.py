@@ -14,6 +14,8 @@ from simvq_audio.bitstream.codes import (
     TRAILER_BYTES,
     VERSION,
     Codes,
+    Layout,
+    read_layout,
 )
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "TRAILER_BYTES",
     "VERSION",
     "Codes",
+    "Layout",
+    "read_layout",
 ]

@@ -99,12 +99,23 @@ def payload_size(
     Raises:
         CodesError: the payload says something impossible.
     """
-    head = file.read(min(_HEAD.size, available))
-    needed = table_bytes(head, channels, frames)
+    at = file.tell()
+    needed = table_bytes(file.read(min(_HEAD.size, available)), channels, frames)
     if needed > available:
         return needed
-    table = head + file.read(needed - len(head))
-    return BlockTable(table, channels, frames, codebook_size).payload_size
+    file.seek(at)
+    return read_table(file, channels, frames, codebook_size).payload_size
+
+
+def read_table(file: BinaryIO, channels: int, frames: int, codebook_size: int) -> BlockTable:
+    """The table of a payload that ``payload_size`` found whole; ``file`` stands at its beginning.
+
+    Raises:
+        CodesError: the payload says something impossible.
+    """
+    head = file.read(_HEAD.size)
+    rest = file.read(table_bytes(head, channels, frames) - len(head))
+    return BlockTable(head + rest, channels, frames, codebook_size)
 
 
 def encode_blocks(
@@ -160,9 +171,7 @@ def decode_blocks(payload: bytes, table: BlockTable, prior: CausalPrior) -> np.n
         # The longest first, so that those that end leave from the end.
         coded = sorted((i for i in batch if table.coded[i]), key=lambda i: -table.lengths[i])
         decoded = dict(zip(coded, _decode_coded(payload, table, coded, prior)))
-        parts += [
-            decoded[i] if i in decoded else _decode_plain(payload, table, i) for i in batch
-        ]
+        parts += [decoded[i] if i in decoded else _decode_plain(payload, table, i) for i in batch]
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 

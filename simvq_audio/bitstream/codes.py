@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from simvq_audio.atomic import atomic_path
+from simvq_audio.bitstream.blocks import read_table
 from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH
 from simvq_audio.errors import CodesError, UnknownPriorError
 
@@ -262,6 +263,43 @@ class Codes:
             raise CodesError(
                 f"{_one_line(path)}: cannot be read ({_reason(error)}); check the path"
             ) from error
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the indices of a file are packed.
+
+    Attributes:
+        coding: "fixed" or "entropy".
+        prior_id: 8 hexadecimal digits of the prior; None at fixed width.
+        blocks: entropy-coded blocks and plain ones, over all channels; 0 at fixed width.
+        plain_blocks: those among them that entropy coding would not have made smaller.
+    """
+
+    coding: str
+    prior_id: str | None = None
+    blocks: int = 0
+    plain_blocks: int = 0
+
+
+def read_layout(path: str | os.PathLike[str]) -> Layout:
+    """How the indices of a sound ``.codes`` file are packed; none of them is decoded.
+
+    Raises:
+        CodesError: as for ``Codes.load``, if header or length are wrong.
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        _check_layout(file, os.fstat(file.fileno()).st_size)
+        file.seek(0)
+        head = file.read(HEADER_BYTES)
+        _, _, coding, channels, _, _, codebook_field, _, frames = _HEADER.unpack(head)
+        if coding == FIXED_WIDTH:
+            return Layout("fixed")
+        size = int.from_bytes(codebook_field, "big") + 1
+        table = read_table(file, channels, frames, size)
+    plain = len(table.coded) - int(table.coded.sum())
+    return Layout("entropy", table.prior_id, len(table.coded), plain)
 
 
 def _bits_per_code(codebook_size: int) -> int:

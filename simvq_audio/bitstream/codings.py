@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -35,9 +36,7 @@ class Coding(Protocol):
             CodesError: the payload says something impossible.
         """
 
-    def unpack(
-        self, payload: bytes, channels: int, frames: int, codebook_size: int
-    ) -> np.ndarray:
+    def unpack(self, payload: bytes, channels: int, frames: int, codebook_size: int) -> np.ndarray:
         """The indices, int32 (channels, frames), from a payload of the right size.
 
         Raises:
@@ -60,9 +59,7 @@ class FixedWidth:
         """See ``Coding``; nothing is read."""
         return packed_size(channels * frames, (codebook_size - 1).bit_length())
 
-    def unpack(
-        self, payload: bytes, channels: int, frames: int, codebook_size: int
-    ) -> np.ndarray:
+    def unpack(self, payload: bytes, channels: int, frames: int, codebook_size: int) -> np.ndarray:
         """See ``Coding``."""
         bits = (codebook_size - 1).bit_length()
         return unpack_indices(payload, channels * frames, bits).reshape(channels, frames)
@@ -86,12 +83,9 @@ class EntropyCoded:
         """See ``Coding``; the table of blocks is read."""
         return blocks.payload_size(file, available, channels, frames, codebook_size)
 
-    def unpack(
-        self, payload: bytes, channels: int, frames: int, codebook_size: int
-    ) -> np.ndarray:
+    def unpack(self, payload: bytes, channels: int, frames: int, codebook_size: int) -> np.ndarray:
         """See ``Coding``."""
-        head = payload[: blocks.table_bytes(payload, channels, frames)]
-        table = blocks.BlockTable(head, channels, frames, codebook_size)
+        table = blocks.read_table(io.BytesIO(payload), channels, frames, codebook_size)
         prior = prior_by_id(table.prior_id)
         return blocks.decode_blocks(payload, table, prior).reshape(channels, frames)
 

@@ -71,6 +71,7 @@ class FolderRun:
         self._source = source
         self._target = target
         self._settings = settings
+        self.coding = settings.coding
         found, self.failures = find_jobs(Path(source), Path(target), suffixes, target_suffix)
         self.jobs = [job for job in found if settings.force or not job.target.exists()]
         self._skipped = len(found) - len(self.jobs)
@@ -107,11 +108,13 @@ class FolderRun:
     def _report(self, elapsed: float) -> None:
         seconds = sum(outcome.codes.duration for outcome in self._outcomes)
         bits = sum(outcome.codes.payload_bits for outcome in self._outcomes)
+        sizes = sum(outcome.codes_bytes for outcome in self._outcomes)
         totals = {
             "files": len(self._outcomes),
             "seconds": seconds,
             "bytes": sum(outcome.target_bytes or 0 for outcome in self._outcomes),
-            "payload_kbps": bits / seconds / 1000 if seconds else 0.0,
+            "nominal_kbps": bits / seconds / 1000 if seconds else 0.0,
+            "file_kbps": 8 * sizes / seconds / 1000 if seconds else 0.0,
             "elapsed_seconds": elapsed,
             "times_real_time": seconds / max(elapsed, 1e-9),
         }
@@ -146,7 +149,8 @@ class FolderRun:
         if totals["files"]:
             text += (
                 f", {describe_duration(totals['seconds'])}, {describe_size(totals['bytes'])}; "
-                f"codes at {totals['payload_kbps']:.3f} kbit/s, "
+                f"{totals['file_kbps']:.3f} kbit/s with headers ({totals['nominal_kbps']:.3f} "
+                f"nominal), "
                 f"{totals['times_real_time']:.1f} times real time"
             )
         clipped = sum(bool(outcome.clipped) for outcome in self._outcomes)
@@ -231,7 +235,7 @@ class _BatchEncoder:
 
     def _write(self, job: Job, codes: Codes, elapsed: float) -> None:
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        size = write_codes(codes, job.target)
+        size = write_codes(codes, job.target, self._run.coding)
         self._run.done(Outcome(str(job.source), str(job.target), codes, size, size, elapsed))
 
 

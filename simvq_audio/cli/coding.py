@@ -73,7 +73,7 @@ class Outcome:
             "output": self.target,
             "seconds": self.codes.duration,
             "bytes": self.target_bytes,
-            "payload_kbps": self.codes.payload_bitrate / 1000,
+            "nominal_kbps": self.codes.payload_bitrate / 1000,
             "file_kbps": self.file_kbps,
             "channels": self.codes.channels,
             "sample_rate": self.codes.sample_rate,
@@ -90,14 +90,18 @@ class Outcome:
         text = (
             f"{self.target}: {describe_duration(codes.duration)}, "
             f"{codes.channels} channel{'s' * (codes.channels > 1)}{size}; "
-            f"codes at {codes.payload_bitrate / 1000:.3f} kbit/s "
-            f"({self.file_kbps:.3f} with header), {self.times_real_time:.1f} times real time"
+            f"{self.file_kbps:.3f} kbit/s with header "
+            f"({codes.payload_bitrate / 1000:.3f} nominal), "
+            f"{self.times_real_time:.1f} times real time"
         )
         return f"{text}\n{self.clipped} samples were clipped" if self.clipped else text
 
 
-def write_codes(codes: Codes, target: Path) -> int:
+def write_codes(codes: Codes, target: Path, coding: str) -> int:
     """Write a ``.codes`` file, or bare indices to ``.npy``, whole or not at all.
+
+    Args:
+        coding: of the ``.codes`` file, see ``Codes.to_bytes``.
 
     Returns:
         the size of the file in bytes.
@@ -111,7 +115,7 @@ def write_codes(codes: Codes, target: Path) -> int:
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.save(file, indices, allow_pickle=False)
     else:
-        codes.save(target)
+        codes.save(target, coding)
     return target.stat().st_size
 
 
@@ -266,12 +270,12 @@ def encode_file(source: str, target: str, settings: Settings) -> None:
         with progress("encoding", reader.duration, quiet=settings.quiet) as advance:
             codes = encode_stream(codec, reader, advance)
     if to_stdout:
-        data = codes.to_bytes()
+        data = codes.to_bytes(settings.coding)
         binary_stdout().write(data)
         binary_stdout().flush()
         size = len(data)
     else:
-        size = write_codes(codes, Path(target))
+        size = write_codes(codes, Path(target), settings.coding)
     report(Outcome(source, target, codes, size, size, time.perf_counter() - start), settings)
 
 

@@ -11,7 +11,7 @@ from simvq_audio.cli.console import describe_duration, describe_size, print_json
 from simvq_audio.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from simvq_audio.bitstream import Codes
+    from simvq_audio.bitstream import Codes, Layout
 
 
 def info(
@@ -19,12 +19,13 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a .codes file holds, without decoding it."""
-    from simvq_audio.bitstream import Codes
+    from simvq_audio.bitstream import Codes, read_layout
     from simvq_audio.embedded import embedded_models
 
     codes = Codes.load(file)
+    layout = read_layout(file)
     names = [model.name for model in embedded_models() if model.decodes(codes.codes_id)]
-    facts = _facts(file, codes, names[0] if names else None)
+    facts = _facts(file, codes, layout, names[0] if names else None)
     if as_json:
         print_json(facts)
         return
@@ -41,9 +42,11 @@ def info(
             f"codebook of {codes.codebook_size} entries"
         ),
         "bit rate": (
-            f"{facts['file_kbps']:.3f} kbit/s, {facts['file_without_header_kbps']:.3f} without "
-            f"the {facts['header_bytes']} bytes of header and checksum"
+            f"{facts['file_kbps']:.3f} kbit/s, {facts['coded_kbps']:.3f} without the "
+            f"{facts['header_bytes']} bytes of header and checksum; {facts['nominal_kbps']:.3f} "
+            "at fixed width"
         ),
+        "coding": _describe_coding(facts),
         "model": f"{model}, codes {codes.codes_id}",
     }
     print_message(_table(rows))
@@ -89,7 +92,7 @@ def models(as_json: JsonOption = False) -> None:
     print_message("\n\n".join(texts) or "no model is built in")
 
 
-def _facts(file: Path, codes: Codes, model: str | None) -> dict[str, Any]:
+def _facts(file: Path, codes: Codes, layout: Layout, model: str | None) -> dict[str, Any]:
     from simvq_audio.bitstream import OVERHEAD_BYTES
 
     size = file.stat().st_size
@@ -107,11 +110,25 @@ def _facts(file: Path, codes: Codes, model: str | None) -> dict[str, Any]:
         "codebook_size": codes.codebook_size,
         "bits_per_code": codes.bits_per_code,
         "file_kbps": size * per_byte,
-        "file_without_header_kbps": (size - OVERHEAD_BYTES) * per_byte,
-        "payload_kbps": codes.payload_bitrate / 1000,
+        "coded_kbps": (size - OVERHEAD_BYTES) * per_byte,
+        "nominal_kbps": codes.payload_bitrate / 1000,
         "codes_id": codes.codes_id,
         "model": model,
+        "coding": layout.coding,
+        "prior_id": layout.prior_id,
+        "blocks": layout.blocks,
+        "plain_blocks": layout.plain_blocks,
     }
+
+
+def _describe_coding(facts: dict[str, Any]) -> str:
+    if facts["prior_id"] is None:
+        return "fixed width"
+    blocks, plain = facts["blocks"], facts["plain_blocks"]
+    return (
+        f"entropy-coded with the prior {facts['prior_id']}, {blocks} block{'s' * (blocks > 1)}"
+        + (f", {plain} of them at fixed width" if plain else "")
+    )
 
 
 def _table(rows: dict[str, str]) -> str:

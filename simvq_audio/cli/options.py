@@ -48,6 +48,7 @@ class Settings:
         force: overwrite existing files.
         quiet: print errors only.
         as_json: print one JSON object in place of a message.
+        coding: how indices are packed, see ``Codes.to_bytes``.
     """
 
     model: str | None
@@ -56,6 +57,7 @@ class Settings:
     force: bool
     quiet: bool
     as_json: bool
+    coding: str = "entropy"
 
     def load_codec(self) -> Codec:
         """Load the model; the slow part of a command, so everything else is checked before.

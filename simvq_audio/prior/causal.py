@@ -38,6 +38,7 @@ class CausalPrior:
         prior_id: str = "00000000",
     ) -> None:
         self.id = prior_id
+
         def dense(name: str) -> Dense:
             parts = [tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift")]
             return Dense(*parts)

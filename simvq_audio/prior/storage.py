@@ -102,9 +102,7 @@ def read_prior_header(path: str | os.PathLike[str]) -> PriorHeader:
                 "update simvq-audio"
             )
         dilations = tuple(int(step) for step in header.pop("dilations"))
-        return PriorHeader(
-            header.pop("prior_id"), header.pop("codes_id"), dilations, size, header
-        )
+        return PriorHeader(header.pop("prior_id"), header.pop("codes_id"), dilations, size, header)
     except OSError as error:
         raise ModelError(f"cannot read the prior {path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError) as error:

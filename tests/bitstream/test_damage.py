@@ -21,6 +21,7 @@ from simvq_audio.errors import CodesError
 CODES = Codes(np.random.default_rng(5).integers(0, 1000, (2, 9)), 1000, "0123456789ab", 16000, 2800)
 GOOD = CODES.to_bytes()
 
+
 def edited(**values: int) -> bytes:
     """The good file with header fields replaced and the CRC made to fit."""
     body = bytearray(GOOD[:-TRAILER_BYTES])

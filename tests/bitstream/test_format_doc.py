@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from simvq_audio.bitstream import HEADER_BYTES, TRAILER_BYTES, Codes
+from simvq_audio.prior import prior_for_codes
 
 DOC = (Path(__file__).parents[2] / "docs" / "file-format.md").read_text(encoding="utf-8")
 
@@ -25,9 +26,9 @@ def block(language: str) -> str:
     return text
 
 
-def example_rows() -> list[bytes]:
+def example_rows(language: str = "hex") -> list[bytes]:
     """The bytes of each line of the example; the remark stands behind two or more spaces."""
-    lines = block("hex").splitlines()
+    lines = block(language).splitlines()
     return [bytes.fromhex(re.split(r" {2,}", line)[0]) for line in lines]
 
 
@@ -75,3 +76,34 @@ def test_the_ten_second_example() -> None:
     payload_size = size - HEADER_BYTES - TRAILER_BYTES
     assert f"{codes.payload_bits} bits, or {payload_size} bytes" in DOC
     assert f"= {codes.payload_bitrate:.0f} bit/s" in DOC
+
+
+def test_the_example_of_coding_1() -> None:
+    data = b"".join(example_rows("hex-entropy"))
+    codes = Codes.from_bytes(data)
+    (listed,) = re.findall(r"^ +codes: ([\d ]+)$", DOC, re.MULTILINE)
+    assert codes.indices.tolist() == [[int(index) for index in listed.split()]]
+    assert codes.to_bytes() == data
+    fixed = len(codes.to_bytes("fixed"))
+    assert f"The whole file, {len(data)} bytes instead of {fixed} at fixed width" in DOC
+
+
+def test_the_first_symbol_in_the_text() -> None:
+    data = b"".join(example_rows("hex-entropy"))
+    text = " ".join(DOC.split())
+    state = int.from_bytes(data[36:40], "big")
+    assert f"The state is {state}, its slot {state % 65536}." in text
+    (found,) = re.findall(
+        r"cluster (\d+) has start (\d+) and frequency (\d+)\. The state becomes "
+        r"(\d+) \* (\d+) \+ (\d+) - (\d+) = (\d+)",
+        text,
+    )
+    cluster, start, frequency, *formula, after = map(int, found)
+    assert formula == [frequency, state // 65536, state % 65536, start]
+    assert after == frequency * (state // 65536) + state % 65536 - start
+    prior = prior_for_codes("c153ae81d324")
+    assert prior is not None
+    starts, frequencies = prior.intervals(Codes.from_bytes(data).indices[:, :1])
+    assert (starts[0, 0, 0], frequencies[0, 0, 0]) == (start, frequency)
+    member = int(np.argwhere(prior.tree == Codes.from_bytes(data).indices[0, 0])[0, 1])
+    assert f"`tree[{cluster}, {member}]` is {Codes.from_bytes(data).indices[0, 0]}" in text

@@ -35,9 +35,7 @@ def encode(all_tables: np.ndarray, symbols: np.ndarray) -> bytes:
     st.integers(2, 300),
     st.floats(0, 8),
 )
-def test_round_trip_side_by_side(
-    seed: int, lengths: list[int], symbols: int, skew: float
-) -> None:
+def test_round_trip_side_by_side(seed: int, lengths: list[int], symbols: int, skew: float) -> None:
     rng = np.random.default_rng(seed)
     lengths.sort(reverse=True)
     all_tables = [tables(rng, length, symbols, skew) for length in lengths]

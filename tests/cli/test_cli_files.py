@@ -76,7 +76,7 @@ def test_json_for_files(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None
         "output": str(tmp_path / "a.codes"),
         "seconds": 2.0,
         "bytes": size,
-        "payload_kbps": 16.0,
+        "nominal_kbps": 16.0,
         "file_kbps": 8 * size / 2 / 1000,
         "channels": 2,
         "sample_rate": 16_000,
@@ -86,7 +86,7 @@ def test_json_for_files(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None
     decoded = json.loads(ended.text)
     assert decoded["bytes"] == (tmp_path / "b.wav").stat().st_size
     assert decoded["clipped_samples"] == 0
-    for key in ("seconds", "payload_kbps", "file_kbps", "channels", "sample_rate", "frames"):
+    for key in ("seconds", "nominal_kbps", "file_kbps", "channels", "sample_rate", "frames"):
         assert decoded[key] == result[key]
 
 

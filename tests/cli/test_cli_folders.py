@@ -191,7 +191,7 @@ def test_json_for_folders(tmp_path: Path, toy, run, recordings: Path) -> None:
     assert totals["seconds"] == pytest.approx(0.25 + 0.75 + 0.5)
     assert totals["bytes"] == sum(Path(entry["output"]).stat().st_size for entry in result["files"])
     # 8 kbit/s for each channel, so a third of the way up from 8 for 0.25 of 1.5 s in stereo.
-    assert totals["payload_kbps"] == pytest.approx(8 * (0.25 * 2 + 0.75 + 0.5) / 1.5, rel=0.01)
+    assert totals["nominal_kbps"] == pytest.approx(8 * (0.25 * 2 + 0.75 + 0.5) / 1.5, rel=0.01)
     ended = run("decode", tmp_path / "codes", tmp_path / "out", "--json")
     assert json.loads(ended.text)["totals"]["files"] == 3
 

@@ -147,10 +147,14 @@ def test_info(tmp_path: Path, toy, run) -> None:
         "codebook_size": 256,
         "bits_per_code": 8,
         "file_kbps": pytest.approx(8 * size / 1000),
-        "file_without_header_kbps": pytest.approx(16.0),
-        "payload_kbps": pytest.approx(16.0),
+        "coded_kbps": pytest.approx(16.0),
+        "nominal_kbps": pytest.approx(16.0),
         "codes_id": toy.codes_id,
         "model": "toy",
+        "coding": "fixed",
+        "prior_id": None,
+        "blocks": 0,
+        "plain_blocks": 0,
     }
     ended = run("info", path)
     assert ended.code == 0
