@@ -11,6 +11,7 @@ from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.discriminators import Discriminators, normalize_level
 from simvq_audio.training.discriminators.config import (
     BandDiscriminatorConfig,
+    ContrastDiscriminatorConfig,
     DiscriminatorConfig,
     PeriodDiscriminatorConfig,
     ResolutionDiscriminatorConfig,
@@ -18,7 +19,7 @@ from simvq_audio.training.discriminators.config import (
     compact,
     published,
 )
-from simvq_audio.training.discriminators.networks import StftDiscriminator
+from simvq_audio.training.discriminators.networks import ContrastDiscriminator, StftDiscriminator
 
 SAMPLES = 6000
 SMALL = DiscriminatorConfig(
@@ -27,6 +28,7 @@ SMALL = DiscriminatorConfig(
         PeriodDiscriminatorConfig(periods=(2, 7), channels=(4, 8, 8)),
         ResolutionDiscriminatorConfig(resolutions=((512, 128), (256, 64)), channels=4),
         BandDiscriminatorConfig(n_ffts=(512, 256), channels=4, normalize=True),
+        ContrastDiscriminatorConfig(n_ffts=(512, 256), channels=4),
     )
 )
 
@@ -57,14 +59,15 @@ def test_encodec_size():
 
 
 def test_shapes(small):
-    stft, period, resolution, band = small(noise())
+    stft, period, resolution, band, contrast = small(noise())
     frames = [1 + (SAMPLES - n) // (n // 4) for n in (512, 256)]
     assert [tuple(s.shape) for s in stft.scores] == [(2, 1, frames[0], 33), (2, 1, frames[1], 17)]
     # Two strides of 3 on 3000 and (padded) 858 rows.
     assert [tuple(s.shape) for s in period.scores] == [(2, 1, 334, 2), (2, 1, 96, 7)]
     assert [tuple(s.shape) for s in resolution.scores] == [(2, 1, 9, 6), (2, 1, 5, 12)]
     assert [s.shape[2] for s in band.scores] == [47, 94]
-    for family, output in zip(SMALL.families, (stft, period, resolution, band)):
+    assert [s.shape for s in contrast.scores] == [s.shape for s in stft.scores]
+    for family, output in zip(SMALL.families, (stft, period, resolution, band, contrast)):
         assert all(len(features) == family.layers for features in output.features)
         assert all(f.ndim == 4 for features in output.features for f in features)
 
@@ -173,7 +176,7 @@ def test_configuration_survives_json(make):
         (3, " must be a table of settings, not 3"),
         ({"families": []}, ".families "),
         ({"families": [3]}, ".families.0 must be a table"),
-        ({"families": [{"kind": "scale"}]}, ".families.0.kind must be one of 'stft', 'period'"),
+        ({"families": [{"kind": "scale"}]}, ".families.0.kind must be one of 'stft', 'contrast'"),
         ({"families": [{"kind": ["stft"]}]}, ".families.0.kind must be one of"),
         ({"families": [{}]}, ".families.0.kind must be one of"),
         ({"families": [{"kind": "stft"}, {"kind": "band", "chanels": 3}]}, ".families.1.chanels"),
@@ -218,3 +221,25 @@ def test_compression_raises_magnitudes_to_its_power_and_keeps_phases():
     torch.testing.assert_close(
         compressed[loud] / compressed[loud].abs(), linear[loud] / linear[loud].abs()
     )
+
+
+def test_contrast_is_what_remains_of_magnitudes_without_level_and_tilt():
+    """What reaches the first layer, for noise at two levels and behind a first difference."""
+    torch.manual_seed(0)
+    discriminator = ContrastDiscriminator(512, 4)
+    seen = []
+    discriminator.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    quiet = noise()
+    tilted = quiet - 0.9 * quiet.roll(1, dims=1)
+    for waveform in (quiet, 10 * quiet, tilted):
+        discriminator(waveform)
+    (contrast, mean), (of_loud, mean_of_loud), (of_tilted, _) = (x.unbind(1) for x in seen)
+    # All but what lies near the floor.
+    assert (of_loud - contrast).abs().mean() < 1e-3
+    rise = torch.full_like(mean, 0.3 * np.log(10))
+    torch.testing.assert_close(mean_of_loud - mean, rise, rtol=0, atol=3e-3)
+    inside = slice(16, -16)  # bins whose surroundings do not reach over an edge
+    changed = (of_tilted - contrast)[..., inside].std()
+    assert changed < 0.3 * contrast[..., inside].std()
+    # 12 to 20 dB of tilt went into the mean: what is left has none.
+    torch.testing.assert_close(contrast[..., inside].mean(), torch.tensor(0.0), rtol=0, atol=0.05)

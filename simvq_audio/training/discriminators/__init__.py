@@ -13,6 +13,7 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.training.discriminators.config import DiscriminatorConfig
 from simvq_audio.training.discriminators.networks import (
     BandDiscriminator,
+    ContrastDiscriminator,
     PeriodDiscriminator,
     ResolutionDiscriminator,
     StftDiscriminator,
@@ -22,6 +23,7 @@ __all__ = ["DiscriminatorConfig", "Discriminators", "FamilyOutput"]
 
 _MAKE: dict[str, Callable[[Any], list[nn.Module]]] = {
     "stft": lambda c: [StftDiscriminator(n, c.channels, c.compression) for n in c.n_ffts],
+    "contrast": lambda c: [ContrastDiscriminator(n, c.channels) for n in c.n_ffts],
     "period": lambda c: [PeriodDiscriminator(p, c.channels) for p in c.periods],
     "resolution": lambda c: [ResolutionDiscriminator(*r, c.channels) for r in c.resolutions],
     "band": lambda c: [BandDiscriminator(n, c.bands, c.channels) for n in c.n_ffts],

@@ -79,6 +79,25 @@ class StftDiscriminatorConfig(FamilyConfig):
 
 
 @configuration
+class ContrastDiscriminatorConfig(FamilyConfig):
+    """Log magnitudes against their surroundings; for short runs on a CPU.
+
+    Attributes:
+        n_ffts: one sub-discriminator a window length, in samples; the hop is a quarter of it.
+        channels: of the convolutions.
+    """
+
+    kind: Literal["contrast"] = "contrast"
+    feature_matching: Literal["l1", "relative"] = "relative"
+    n_ffts: _Windows = (1024, 512)
+    channels: Count = 16
+
+    @property
+    def layers(self) -> int:
+        return 5
+
+
+@configuration
 class PeriodDiscriminatorConfig(FamilyConfig):
     """The multi-period discriminator of HiFi-GAN (arXiv 2010.05646).
 
@@ -151,6 +170,7 @@ class BandDiscriminatorConfig(FamilyConfig):
 
 Family: TypeAlias = Annotated[
     Annotated[StftDiscriminatorConfig, Tag("stft")]
+    | Annotated[ContrastDiscriminatorConfig, Tag("contrast")]
     | Annotated[PeriodDiscriminatorConfig, Tag("period")]
     | Annotated[ResolutionDiscriminatorConfig, Tag("resolution")]
     | Annotated[BandDiscriminatorConfig, Tag("band")],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +33,7 @@ class StftDiscriminator(nn.Module):
         self.compression = compression
         window = torch.hann_window(n_fft)
         self.register_buffer("window", window / window.square().sum().sqrt(), persistent=False)
-        inner = [
-            _conv(channels, channels, (3, 9), stride=(1, 2), dilation=(dilation, 1))
-            for dilation in (1, 2, 4)
-        ]
-        self.layers = nn.ModuleList(
-            [_conv(2, channels, (3, 9)), *inner, _conv(channels, channels, (3, 3))]
-        )
+        self.layers = _dilated_layers(channels, _conv)
         self.score = _conv(channels, 1, (3, 3))
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -49,6 +44,51 @@ class StftDiscriminator(nn.Module):
             power = z.real.square() + z.imag.square() + 1e-8
             z = z * power ** ((self.compression - 1) / 2)
         x = torch.stack([z.real, z.imag], dim=1).transpose(2, 3)
+        x, features = _run_layers(self.layers, _channels_last(x), self.SLOPE)
+        return self.score(x).float(), features
+
+
+class ContrastDiscriminator(nn.Module):
+    """EnCodec's convolutions on log magnitudes less their local mean, beside that mean.
+
+    In plain log magnitudes the spectral envelope, which a reconstruction shares with its original,
+    is much larger than what tells them apart: how far harmonics stand out from the valleys between
+    them, and how noise scatters. Without the local mean that is what the first layer sees, and the
+    discriminator learns sooner than others do. Weight normalisation slows it down, so its
+    convolutions have none. docs/training.md has the measurements.
+
+    Args:
+        n_fft: Hann window in samples; inputs must not be shorter. The hop is a quarter of it.
+        channels: of every layer.
+    """
+
+    SLOPE = 0.2
+    # The mean is taken over 7 frames and 31 bins around each point.
+    AROUND = (7, 31)
+    window: Tensor
+
+    def __init__(self, n_fft: int, channels: int) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        window = torch.hann_window(n_fft)
+        self.register_buffer("window", window / window.square().sum().sqrt(), persistent=False)
+        self.layers = _dilated_layers(channels, _plain_conv)
+        self.score = _plain_conv(channels, 1, (3, 3))
+        for conv in (*self.layers, self.score):
+            nn.init.kaiming_normal_(conv.weight, a=self.SLOPE)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(batch, samples) -> scores (batch, 1, frames, bins / 8) and every layer's features."""
+        z = _spectrum(waveform, self.n_fft, self.n_fft // 4, self.window, center=False)
+        # Floored at -70 dB, so that silence gives no gradients without bound.
+        power = z.real.square() + z.imag.square() + 1e-7
+        magnitudes = 0.5 * power.log().transpose(1, 2)[:, None]
+        frames, bins = self.AROUND
+        edges = (bins // 2, bins // 2, frames // 2, frames // 2)
+        mean = F.avg_pool2d(F.pad(magnitudes, edges, mode="replicate"), self.AROUND, stride=1)
+        # The mean lies between -8 and 0 in speech; this brings it to the scale of the rest.
+        x = torch.cat([magnitudes - mean, 0.3 * (mean + 5)], dim=1)
         x, features = _run_layers(self.layers, _channels_last(x), self.SLOPE)
         return self.score(x).float(), features
 
@@ -167,16 +207,30 @@ class BandDiscriminator(nn.Module):
         return self.score(torch.cat(outputs, dim=-1)).float(), features
 
 
-def _conv(
+def _plain_conv(
     inputs: int,
     outputs: int,
     kernel: tuple[int, int],
     stride: tuple[int, int] = (1, 1),
     dilation: tuple[int, int] = (1, 1),
-) -> nn.Module:
-    """A 2-D convolution with weight normalisation; odd kernels keep the size, strides apart."""
+) -> nn.Conv2d:
+    """A 2-D convolution; odd kernels keep the size, strides apart."""
     padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation))
-    return weight_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation))
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation)
+
+
+def _conv(*shape: Any, **more: Any) -> nn.Module:
+    """The same with weight normalisation."""
+    return weight_norm(_plain_conv(*shape, **more))
+
+
+def _dilated_layers(channels: int, conv: Callable[..., nn.Module]) -> nn.ModuleList:
+    """EnCodec's: for two input channels, (frames, bins); bins are halved three times."""
+    inner = [
+        conv(channels, channels, (3, 9), stride=(1, 2), dilation=(dilation, 1))
+        for dilation in (1, 2, 4)
+    ]
+    return nn.ModuleList([conv(2, channels, (3, 9)), *inner, conv(channels, channels, (3, 3))])
 
 
 def _run_layers(
