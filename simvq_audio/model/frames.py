@@ -13,6 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+# A louder bin than any recording has; it keeps an untrained head finite.
+MAX_MAGNITUDE = 100.0
+
+
 def frame_count(samples: int, hop_length: int) -> int:
     """Frames that cover ``samples`` samples; the last one may be part silence."""
     return -(-samples // hop_length)
@@ -38,44 +42,30 @@ class FramedStft(nn.Module):
         return torch.fft.rfft(padded.unfold(-1, self.n_fft, self.hop_length) * self.window)
 
 
-class IstftHead(nn.Module):
-    """A linear layer to log-magnitude and phase, then the inverse STFT with "same" padding.
-
-    Source: Siuzdak, "Vocos" (arXiv 2306.00814): magnitudes are clipped at 100, the phase is used
-    through its cosine and sine, so it needs no unwrapping.
-    """
+class FramedIstft(nn.Module):
+    """The inverse of ``FramedStft``: overlap-add of Hann-windowed segments."""
 
     window: Tensor
 
-    def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
+    def __init__(self, n_fft: int, hop_length: int) -> None:
         super().__init__()
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.padding = (n_fft - hop_length) // 2
         self.context_frames = ceil(self.padding / hop_length)
-        self.out = nn.Linear(dim, n_fft + 2)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames * hop_length) waveform.
+    def forward(self, spectrum: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, n_fft / 2 + 1) complex -> (batch, frames * hop_length) waveform.
 
         ``mask`` (batch, frames, 1) keeps frames beyond an item's end out of its last samples.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            spectrum = self.spectrum(x)
-            segments = torch.fft.irfft(spectrum, self.n_fft) * self.window
-            squares = self.window.square().expand(1, x.shape[1], -1)
-            if mask is not None:
-                segments, squares = segments * mask, squares * mask
-            envelope = self._overlap_add(squares).clamp(min=1e-11)
-            return self._overlap_add(segments) / envelope
-
-    def spectrum(self, x: Tensor) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames, n_fft / 2 + 1) complex, before the inverse."""
-        # In half precision the phase would be good to a few degrees only.
-        with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
-            return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
+        segments = torch.fft.irfft(spectrum, self.n_fft) * self.window
+        squares = self.window.square().expand(1, spectrum.shape[1], -1)
+        if mask is not None:
+            segments, squares = segments * mask, squares * mask
+        envelope = self._overlap_add(squares).clamp(min=1e-11)
+        return self._overlap_add(segments) / envelope
 
     def _overlap_add(self, segments: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, frames * hop_length), the padding cut off."""
@@ -87,3 +77,32 @@ class IstftHead(nn.Module):
         for shift in range(hops):
             total[:, shift : shift + frames] += parts[:, :, shift]
         return total.flatten(1)[:, self.padding : self.padding + frames * self.hop_length]
+
+
+class IstftHead(nn.Module):
+    """A linear layer to log-magnitude and phase, then the inverse STFT with "same" padding.
+
+    Source: Siuzdak, "Vocos" (arXiv 2306.00814): magnitudes are clipped at 100, the phase is used
+    through its cosine and sine, so it needs no unwrapping.
+    """
+
+    def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, n_fft + 2)
+        self.istft = FramedIstft(n_fft, hop_length)
+        self.context_frames = self.istft.context_frames
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames * hop_length) waveform.
+
+        ``mask`` (batch, frames, 1) keeps frames beyond an item's end out of its last samples.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return self.istft(self.spectrum(x), mask)
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, n_fft / 2 + 1) complex, before the inverse."""
+        # In half precision the phase would be good to a few degrees only.
+        with torch.autocast(x.device.type, enabled=False):
+            log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
+            return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
