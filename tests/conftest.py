@@ -8,11 +8,11 @@ import torch
 from simvq_audio.codec import Codec
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
-    DecoderConfig,
     ModelConfig,
     SeanetEncoderConfig,
     SimVQConfig,
     SpectralEncoderConfig,
+    VocosDecoderConfig,
 )
 from simvq_audio.model.storage import save_model
 
@@ -20,7 +20,7 @@ SMALL = ModelConfig(
     name="small",
     encoder=SpectralEncoderConfig(dim=32, hidden_dim=64, blocks=2),
     quantizer=SimVQConfig(codebook_size=512, latent_dim=8),
-    decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=3),
+    decoder=VocosDecoderConfig(dim=32, hidden_dim=64, blocks=3),
 )
 
 

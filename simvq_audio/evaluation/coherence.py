@@ -16,7 +16,7 @@ from torch import Tensor
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.frames import FramedStft, IstftHead
+from simvq_audio.model.frames import FramedStft
 
 DEFAULT_EDGES = (80.0, 140.0, 250.0, 500.0, 1_000.0, 2_000.0, 4_000.0)
 """Hz; bands lie between neighbours."""
@@ -61,25 +61,21 @@ def band_coherence(
         edges: of the bands in Hz, rising, up to half the rate.
 
     Raises:
-        ConfigError: the decoder has no such head, a band holds no bin, or nothing is to be heard.
+        ConfigError: a band holds no bin, or nothing is to be heard.
     """
-    head = model.decoder.head
-    if not isinstance(head, IstftHead):
-        raise ConfigError("coherence is measured at an inverse STFT head, which the model lacks")
+    istft = model.decoder.head.istft
     device = next(model.parameters()).device
-    spectra = FramedStft(head.n_fft, head.hop_length).to(device)
-    width = model.config.sample_rate / head.n_fft
+    spectra = FramedStft(istft.n_fft, istft.hop_length).to(device)
+    width = model.config.sample_rate / istft.n_fft
     bins = [round(edge / width) for edge in edges]
-    if sorted(set(bins)) != bins or bins[-1] > head.n_fft // 2 + 1:
+    if sorted(set(bins)) != bins or bins[-1] > istft.n_fft // 2 + 1:
         raise ConfigError(
             f"edges must rise by a bin ({width:.1f} Hz) or more, and end at half the sample rate"
         )
     asked_of: list[Tensor] = []
-    hook = head.register_forward_pre_hook(
-        lambda _, given: asked_of.append(head.spectrum(given[0])[0])
-    )
+    hook = istft.register_forward_pre_hook(lambda _, given: asked_of.append(given[0][0]))
     # Energies of original, head and waveform, then cosine and its weight.
-    sums = torch.zeros(5, head.n_fft // 2 + 1, dtype=torch.double, device=device)
+    sums = torch.zeros(5, istft.n_fft // 2 + 1, dtype=torch.double, device=device)
     try:
         for recording in recordings:
             waveform = torch.from_numpy(recording)[None].to(device)

@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from simvq_audio.model.config import ModelConfig
-from simvq_audio.model.decoder import Decoder
+from simvq_audio.model.decoder import VocosDecoder
 from simvq_audio.model.encoder import SpectralEncoder
+from simvq_audio.model.harmonic_decoder import HarmonicDecoder
 from simvq_audio.model.quantizers import Quantized, make_quantizer
 from simvq_audio.model.seanet import SeanetEncoder
 
 _ENCODERS: dict[str, Callable[[Any, int], nn.Module]] = {
     "spectral": SpectralEncoder,
     "seanet": SeanetEncoder,
+}
+_DECODERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
+    "vocos": VocosDecoder,
+    "harmonic": HarmonicDecoder,
 }
 PARTS = ("encoder", "quantizer", "decoder")
 
@@ -45,7 +50,7 @@ class Autoencoder(nn.Module):
         width = config.quantizer.latent_dim
         self.encoder = _ENCODERS[config.encoder.kind](config.encoder, width)
         # Before the quantiser: equal seeds give equal decoders whatever quantiser is between.
-        decoder = Decoder(config.decoder, width)
+        decoder = _DECODERS[config.decoder.kind](config.decoder, width, config.sample_rate)
         self.quantizer = make_quantizer(config.quantizer)
         self.decoder = decoder
         self._frozen: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """What a model is built from: configurations, checked when they are made, kept in the model file.
 
-A ``ModelConfig`` names an encoder, a quantiser and a decoder. Encoders and quantisers come in
-kinds; ``autoencoder.py`` and ``quantizers/__init__.py`` map each ``kind`` to its module, and
+A ``ModelConfig`` names an encoder, a quantiser and a decoder, which come in kinds;
+``autoencoder.py`` and ``quantizers/__init__.py`` map each ``kind`` to its module, and
 nothing else asks for it.
 """
 
@@ -18,6 +18,7 @@ from simvq_audio.schema import (
     Counts,
     Flag,
     Fraction,
+    Positive,
     by_kind,
     configuration,
     parse,
@@ -273,8 +274,15 @@ QuantizerConfig: TypeAlias = Annotated[
 ]
 
 
+EncoderConfig: TypeAlias = Annotated[
+    Annotated[SpectralEncoderConfig, Tag("spectral")]
+    | Annotated[SeanetEncoderConfig, Tag("seanet")],
+    by_kind("spectral"),
+]
+
+
 @configuration
-class DecoderConfig:
+class VocosDecoderConfig:
     """Vocos-like decoder: a ConvNeXt backbone at frame rate and an inverse STFT head.
 
     Attributes:
@@ -285,6 +293,7 @@ class DecoderConfig:
         hop_length: samples a frame; must be the encoder's.
     """
 
+    kind: Literal["vocos"] = "vocos"
     dim: Count = 384
     hidden_dim: Count = 1152
     blocks: Count = 8
@@ -302,10 +311,39 @@ class DecoderConfig:
             )
 
 
-EncoderConfig: TypeAlias = Annotated[
-    Annotated[SpectralEncoderConfig, Tag("spectral")]
-    | Annotated[SeanetEncoderConfig, Tag("seanet")],
-    by_kind("spectral"),
+@configuration
+class HarmonicDecoderConfig:
+    """ConvNeXt backbone at frame rate that filters pulses at the pitch, and noise.
+
+    Attributes:
+        dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
+        n_fft: window of the filters in samples.
+        hop_length: samples a frame; must be the encoder's.
+        harmonic_hz: where harmonics end; above there is noise alone.
+        noise_bands: bands of the noise's filter, even on the ear's frequency scale.
+        pitch_dim, pitch_blocks: the ConvNeXt stack that predicts pitch from the latent.
+    """
+
+    kind: Literal["harmonic"] = "harmonic"
+    dim: Count = 384
+    hidden_dim: Count = 1152
+    blocks: Count = 8
+    kernel_size: Count = 7
+    n_fft: Count = 1280
+    hop_length: Count = 320
+    harmonic_hz: Positive = 8000.0
+    noise_bands: Annotated[int, Field(strict=True, ge=2)] = 80
+    pitch_dim: Count = 96
+    pitch_blocks: Count = 3
+
+    def __post_init__(self) -> None:
+        _check_window(self.n_fft, self.hop_length)
+        _check_kernel(self.kernel_size)
+
+
+DecoderConfig: TypeAlias = Annotated[
+    Annotated[VocosDecoderConfig, Tag("vocos")] | Annotated[HarmonicDecoderConfig, Tag("harmonic")],
+    by_kind("vocos"),
 ]
 
 
@@ -322,7 +360,7 @@ class ModelConfig:
     sample_rate: Count = 24_000
     encoder: EncoderConfig = dataclasses.field(default_factory=SpectralEncoderConfig)
     quantizer: QuantizerConfig = dataclasses.field(default_factory=SimVQConfig)
-    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+    decoder: DecoderConfig = dataclasses.field(default_factory=VocosDecoderConfig)
 
     def __post_init__(self) -> None:
         if self.encoder.hop_length != self.decoder.hop_length:
@@ -330,6 +368,12 @@ class ModelConfig:
                 f"the encoder's hop length ({self.encoder.hop_length}) is not the decoder's "
                 f"({self.decoder.hop_length})"
             )
+        decoder = self.decoder
+        if (
+            isinstance(decoder, HarmonicDecoderConfig)
+            and decoder.harmonic_hz > self.sample_rate / 2
+        ):
+            raise ValueError("decoder.harmonic_hz must not be above half the sample rate")
 
     @property
     def hop_length(self) -> int:
@@ -395,7 +439,7 @@ def published(codebook_size: int = 4096) -> ModelConfig:
         name="published",
         encoder=SeanetEncoderConfig(),
         quantizer=SimVQConfig(codebook_size=codebook_size, latent_dim=512),
-        decoder=DecoderConfig(
+        decoder=VocosDecoderConfig(
             dim=768, hidden_dim=2304, blocks=12, kernel_size=7, attention_prenet=True
         ),
     )

@@ -1,4 +1,4 @@
-"""The decoder of both models: ConvNeXt backbone at frame rate, inverse STFT head."""
+"""The decoder of the published model and of the first compact one: ConvNeXt, inverse STFT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from simvq_audio.model.attention_prenet import AttentionPrenet
 from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos
-from simvq_audio.model.config import DecoderConfig
+from simvq_audio.model.config import VocosDecoderConfig
 from simvq_audio.model.frames import IstftHead
 from simvq_audio.model.streaming import Stream, WindowedStream
 
@@ -14,13 +14,13 @@ from simvq_audio.model.streaming import Stream, WindowedStream
 OVERLAP_FRAMES = 150
 
 
-class Decoder(nn.Module):
+class VocosDecoder(nn.Module):
     """Latent -> Conv1d -> (attention prenet) -> ConvNeXt stack -> inverse STFT -> waveform.
 
     Source: Vocos (gemelo-ai/vocos); the prenet is WavTokenizer's.
     """
 
-    def __init__(self, config: DecoderConfig, latent_dim: int) -> None:
+    def __init__(self, config: VocosDecoderConfig, latent_dim: int, sample_rate: int) -> None:
         super().__init__()
         self.hop_length = config.hop_length
         kernel = config.kernel_size

@@ -44,7 +44,8 @@ class PhaseCounter:
             (batch, 3, frames) float32: frequency in Hz, phase in cycles from 0 to 1, number of
             the frame modulo 2^20.
         """
-        frequency = pitch.float().exp2().double()
+        # Float64 first: vectorised and single float32 powers differ in the last bit.
+        frequency = pitch.double().exp2().float().double()
         count = frequency.shape[1]
         if count:
             first = self._frequency is None

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # A louder bin than any recording has; it keeps an untrained head finite.
 MAX_MAGNITUDE = 100.0
 
@@ -97,12 +96,8 @@ class IstftHead(nn.Module):
 
         ``mask`` (batch, frames, 1) keeps frames beyond an item's end out of its last samples.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            return self.istft(self.spectrum(x), mask)
-
-    def spectrum(self, x: Tensor) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames, n_fft / 2 + 1) complex, before the inverse."""
         # In half precision the phase would be good to a few degrees only.
         with torch.autocast(x.device.type, enabled=False):
             log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
-            return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+            spectrum = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+            return self.istft(spectrum, mask)

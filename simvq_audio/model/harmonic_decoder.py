@@ -57,8 +57,6 @@ class HarmonicHead(nn.Module):
             source: (batch, 3, frames) as ``PhaseCounter`` gives it.
             mask: (batch, frames, 1), 0 beyond an item's end.
         """
-        if x.shape[1] == 0:
-            return x.new_zeros(x.shape[0], 0)
         # In half precision the phase would be good to a few degrees only.
         with torch.autocast(x.device.type, enabled=False):
             pulses, noise = self._excitation(source)
@@ -101,9 +99,7 @@ class HarmonicDecoder(nn.Module):
 
     finite = True
 
-    def __init__(
-        self, config: HarmonicDecoderConfig, latent_dim: int, sample_rate: int
-    ) -> None:
+    def __init__(self, config: HarmonicDecoderConfig, latent_dim: int, sample_rate: int) -> None:
         super().__init__()
         self.hop_length = config.hop_length
         self.sample_rate = sample_rate
@@ -116,9 +112,7 @@ class HarmonicDecoder(nn.Module):
             part.apply(init_vocos)
         nn.init.zeros_(self.pitch_embed.weight)
         self.pitch = PitchPredictor(latent_dim, config.pitch_dim, config.pitch_blocks, kernel)
-        self._render_frames = (
-            kernel // 2 + self.stack.context_frames + self.head.context_frames
-        )
+        self._render_frames = kernel // 2 + self.stack.context_frames + self.head.context_frames
         self.context_frames = self._render_frames + self.pitch.context_frames
 
     def forward(self, latent: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -128,8 +122,6 @@ class HarmonicDecoder(nn.Module):
             frames: (batch,) frame counts of items that are shorter than the batch; each item's
                 samples are then what they would be alone, and what follows its end is undefined.
         """
-        if latent.shape[-1] == 0:
-            return latent.new_zeros(latent.shape[0], 0)
         mask = None if frames is None else frame_mask(frames, latent.shape[-1])
         pitch = self.predict_pitch(latent, mask)
         if frames is not None:
@@ -158,6 +150,8 @@ class HarmonicDecoder(nn.Module):
 
     def render(self, latent: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, latent_dim, frames), (batch, 3, frames) -> (batch, frames * hop_length)."""
+        if latent.shape[-1] == 0:
+            return latent.new_zeros(latent.shape[0], 0)
         if mask is not None:
             latent = latent * mask.transpose(1, 2)
         x = self.embed(latent).transpose(1, 2)

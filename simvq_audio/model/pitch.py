@@ -49,6 +49,8 @@ class PitchPredictor(nn.Module):
 
         ``mask`` (batch, frames, 1) is 0 beyond an item's end.
         """
+        if latent.shape[-1] == 0:
+            return latent.new_zeros(latent.shape[0], 0, _CLASSES)
         if mask is not None:
             latent = latent * mask.transpose(1, 2)
         return self.out(self.stack(self.embed(latent).transpose(1, 2), mask))

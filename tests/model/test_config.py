@@ -8,13 +8,13 @@ import pytest
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.config import (
-    DecoderConfig,
     EmaVQConfig,
     FSQConfig,
     ModelConfig,
     PackageConfig,
     ResidualConfig,
     SimVQConfig,
+    VocosDecoderConfig,
     VQConfig,
     without_training_settings,
 )
@@ -69,12 +69,12 @@ def test_wrong_values_are_named(values, words):
 
 
 def test_constructors_check_too():
-    with pytest.raises(ConfigError, match=r"DecoderConfig\.dim must be greater"):
-        DecoderConfig(dim=0)
-    with pytest.raises(ConfigError, match="DecoderConfig: n_fft must not be below hop_length"):
-        DecoderConfig(n_fft=10)
-    with pytest.raises(ConfigError, match=r"unknown key DecoderConfig\.dims"):
-        DecoderConfig(dims=3)
+    with pytest.raises(ConfigError, match=r"VocosDecoderConfig\.dim must be greater"):
+        VocosDecoderConfig(dim=0)
+    with pytest.raises(ConfigError, match="VocosDecoderConfig: n_fft must not be below hop_length"):
+        VocosDecoderConfig(n_fft=10)
+    with pytest.raises(ConfigError, match=r"unknown key VocosDecoderConfig\.dims"):
+        VocosDecoderConfig(dims=3)
 
 
 def test_configurations_are_frozen():

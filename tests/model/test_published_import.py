@@ -21,10 +21,10 @@ from simvq_audio.errors import ModelError
 from simvq_audio.model import published_import
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
-    DecoderConfig,
     ModelConfig,
     SeanetEncoderConfig,
     SimVQConfig,
+    VocosDecoderConfig,
 )
 from simvq_audio.model.published_import import ImportSummary, import_published, published_names
 from simvq_audio.model.storage import load_model, read_header
@@ -39,7 +39,7 @@ def narrow(codebook_size: int = 16) -> ModelConfig:
         name="narrow",
         encoder=SeanetEncoderConfig(filters=2),
         quantizer=SimVQConfig(codebook_size=codebook_size, latent_dim=8),
-        decoder=DecoderConfig(dim=32, hidden_dim=48, blocks=2, attention_prenet=True),
+        decoder=VocosDecoderConfig(dim=32, hidden_dim=48, blocks=2, attention_prenet=True),
     )
 
 
@@ -348,7 +348,7 @@ def test_memory_stays_near_what_is_imported(tmp_path):
     config = ModelConfig(
         encoder=SeanetEncoderConfig(),
         quantizer=SimVQConfig(codebook_size=4096, latent_dim=512),
-        decoder=DecoderConfig(dim=256, hidden_dim=768, blocks=4, attention_prenet=True),
+        decoder=VocosDecoderConfig(dim=256, hidden_dim=768, blocks=4, attention_prenet=True),
     )
     with torch.device("meta"):
         tensors = Autoencoder(config).state_dict()

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from simvq_audio.errors import ConfigError, MissingExtraError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
-    DecoderConfig,
     EmaVQConfig,
     FSQConfig,
     ModelConfig,
@@ -17,6 +16,7 @@ from simvq_audio.model.config import (
     ResidualConfig,
     SimVQConfig,
     SpectralEncoderConfig,
+    VocosDecoderConfig,
     VQConfig,
 )
 from simvq_audio.model.quantizers import make_quantizer
@@ -133,7 +133,7 @@ def test_a_model_of_any_kind_is_rebuilt_from_its_file(quantizer, tmp_path):
         sample_rate=8000,
         encoder=SpectralEncoderConfig(**shape),
         quantizer=quantizer.config,
-        decoder=DecoderConfig(**shape),
+        decoder=VocosDecoderConfig(**shape),
     )
     torch.manual_seed(0)
     model = Autoencoder(config).eval()
