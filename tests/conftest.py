@@ -59,7 +59,7 @@ def published_file(tmp_path_factory):
         name="small-published",
         encoder=SeanetEncoderConfig(filters=4),
         quantizer=SimVQConfig(codebook_size=64, latent_dim=16),
-        decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
+        decoder=VocosDecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
     )
     model = Autoencoder(config).eval()
     latents = model.encode_latent(torch.randn(2, 24_000)).transpose(1, 2).flatten(0, 1)

@@ -319,40 +319,8 @@ print(minutes(40) - first)
     assert int(done.stdout) < 100 * 1024
 
 
-<<<<<<< HEAD
 def test_recurrent_encoder_gives_the_same_codes_in_pieces(published_file):
     whole, pieces = (Codec.load(published_file, device="cpu", batch_seconds=s) for s in (30.0, 0.5))
-=======
-def published_kind(tmp_path):
-    """A small model of the published kind: recurrent encoder, decoder that sees everything."""
-    from simvq_audio.model.autoencoder import Autoencoder
-    from simvq_audio.model.config import (
-        ModelConfig,
-        SeanetEncoderConfig,
-        SimVQConfig,
-        VocosDecoderConfig,
-    )
-    from simvq_audio.model.storage import save_model
-
-    torch.manual_seed(0)
-    config = ModelConfig(
-        name="small-published",
-        encoder=SeanetEncoderConfig(filters=4),
-        quantizer=SimVQConfig(codebook_size=64, latent_dim=16),
-        decoder=VocosDecoderConfig(dim=32, hidden_dim=64, blocks=1, attention_prenet=True),
-    )
-    model = Autoencoder(config).eval()
-    latents = model.encode_latent(torch.randn(2, 24_000)).transpose(1, 2).flatten(0, 1)
-    model.quantizer.start(latents, torch.Generator(), entries_from_latents=False)
-    path = tmp_path / "published.safetensors"
-    save_model(path, config, model.state_dict())
-    return path
-
-
-def test_recurrent_encoder_gives_the_same_codes_in_pieces(tmp_path):
-    path = published_kind(tmp_path)
-    whole, pieces = (Codec.load(path, device="cpu", batch_seconds=s) for s in (30.0, 0.5))
->>>>>>> 23ff2cf (Harmonic decoder: pitch from codes, phase by exact counting, pulses and noise filtered in the STFT)
     waveform = noise(2, 60_001)
     codes = whole.encode(waveform, 24_000)
     assert pieces.encode(waveform, 24_000) == codes

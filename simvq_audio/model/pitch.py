@@ -1,4 +1,4 @@
-"""Pitch from latents: what the harmonic decoder's excitation follows."""
+"""Pitch: predicted from latents for the harmonic decoder, measured in recordings to train it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ _CLASSES = 128
 _NEIGHBOURS = 4
 # Width of the target around the true pitch, in classes per octave over its standard deviation.
 _SHARPNESS = 48.0
+# Measuring: a window holds three periods of the lowest pitch. A frame is voiced where the
+# normalised autocorrelation and its level, relative to the loudest frame, are above these.
+_PERIODS = 3
+_VOICED, _AUDIBLE = 0.45, 0.01
+# What a lag of an octave more costs, so that a period is not taken for two.
+_OCTAVE_COST = 0.01
+# Voiced frames count fully, those within this distance of voice a little, the rest hardly.
+_NEAR_FRAMES, _NEAR_WEIGHT, _FAR_WEIGHT = 15, 0.15, 0.02
 
 
 class PitchPredictor(nn.Module):
@@ -79,3 +87,79 @@ class PitchPredictor(nn.Module):
         target = (-0.5 * distance.square()).softmax(dim=-1)
         entropy = -(target * F.log_softmax(scores, dim=-1)).sum(dim=-1)
         return (weight * entropy).sum() / weight.sum().clamp(min=1)
+
+
+def measure_pitch(waveform: Tensor, hop_length: int, sample_rate: int) -> tuple[Tensor, Tensor]:
+    """Fundamental frequency by autocorrelation.
+
+    Source: Boersma, "Accurate short-term analysis of the fundamental frequency and the
+    harmonics-to-noise ratio of a sampled sound" (1993), without its search for the best path; a
+    median over five frames takes out single errors.
+
+    Args:
+        waveform: (batch, samples).
+
+    Returns:
+        Pitch (batch, frames) in octaves above 1 Hz, one value in the middle of each hop, and
+        which frames are voiced, bool.
+    """
+    window = 2 * (_PERIODS * round(sample_rate / LOWEST) // 2)
+    frames = -(-waveform.shape[-1] // hop_length)
+    before = (window - hop_length) // 2
+    after = (frames - 1) * hop_length + window - before - waveform.shape[-1]
+    x = F.pad(waveform.float(), (before, after)).unfold(-1, window, hop_length)
+    x = x - x.mean(dim=-1, keepdim=True)
+    taper = torch.hann_window(window, device=x.device)
+    shortest, longest = int(sample_rate / HIGHEST), int(sample_rate / LOWEST) + 1
+    own = _autocorrelation(taper, longest + 1)
+    correlation = _autocorrelation(x * taper, longest + 1)
+    energy = correlation[..., :1].clamp(min=1e-12)
+    strength = (correlation / energy) / (own / own[0])
+    lags = torch.arange(shortest, longest, device=x.device)
+    candidates = strength[..., shortest:longest]
+    best = (candidates - _OCTAVE_COST * torch.log2(lags.float())).argmax(dim=-1, keepdim=True)
+    index = best + shortest
+    left, peak, right = (strength.gather(-1, index + shift)[..., 0] for shift in (-1, 0, 1))
+    # The vertex of the parabola through the peak and its neighbours.
+    curve = (left - 2 * peak + right).clamp(max=-1e-9)
+    lag = index[..., 0] + (0.5 * (left - right) / curve).clamp(-0.5, 0.5)
+    pitch = torch.log2(sample_rate / lag)
+    level = energy[..., 0] / energy[..., 0].amax(dim=-1, keepdim=True)
+    voiced = (peak > _VOICED) & (level > _AUDIBLE**2) & (energy[..., 0] > 1e-6)
+    if frames > 4:
+        smooth = F.pad(pitch[:, None], (2, 2), mode="replicate")[:, 0].unfold(-1, 5, 1)
+        pitch = smooth.median(dim=-1).values
+    return pitch, voiced
+
+
+def bridge_unvoiced(pitch: Tensor, voiced: Tensor) -> tuple[Tensor, Tensor]:
+    """Interpolate pitch where there is no voice; both (batch, frames).
+
+    Returns:
+        Pitch, and the weight of each frame in ``PitchPredictor.loss``: 0 throughout an item
+        without voice.
+    """
+    frames = torch.arange(pitch.shape[1], device=pitch.device).expand_as(pitch)
+    last = torch.where(voiced, frames, -1).cummax(dim=1).values
+    following = torch.where(voiced, frames, pitch.shape[1]).flip(1).cummin(dim=1).values.flip(1)
+    has_last, has_next = last >= 0, following < pitch.shape[1]
+    before = pitch.gather(1, last.clamp(min=0))
+    after = pitch.gather(1, following.clamp(max=pitch.shape[1] - 1))
+    before = torch.where(has_last, before, after)
+    after = torch.where(has_next, after, before)
+    share = (frames - last) / (following - last).clamp(min=1)
+    share = torch.where(has_last & has_next, share, 0.5)
+    bridged = before + (after - before) * share
+    far = pitch.shape[1]
+    distance = torch.minimum(
+        torch.where(has_last, frames - last, far), torch.where(has_next, following - frames, far)
+    )
+    near = torch.where(distance <= _NEAR_FRAMES, _NEAR_WEIGHT, _FAR_WEIGHT)
+    weight = torch.where(voiced, 1.0, near) * voiced.any(dim=1, keepdim=True)
+    return torch.where(voiced, pitch, bridged), weight
+
+
+def _autocorrelation(x: Tensor, lags: int) -> Tensor:
+    """(..., samples) -> (..., lags)."""
+    size = 2 ** (2 * x.shape[-1] - 1).bit_length()
+    return torch.fft.irfft(torch.fft.rfft(x, size).abs().square(), size)[..., :lags]

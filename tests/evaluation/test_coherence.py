@@ -24,8 +24,9 @@ def with_spectrum(model, monkeypatch):
 
     def made(recording: np.ndarray, change) -> Autoencoder:
         head = model.decoder.head
-        spectra = FramedStft(head.n_fft, head.hop_length)(torch.from_numpy(recording)[None])
-        monkeypatch.setattr(head, "spectrum", lambda x: change(spectra))
+        istft = head.istft
+        spectra = FramedStft(istft.n_fft, istft.hop_length)(torch.from_numpy(recording)[None])
+        monkeypatch.setattr(head, "forward", lambda x, mask=None: istft(change(spectra), mask))
         return model
 
     return made

@@ -1,6 +1,7 @@
 """The harmonic decoder: exact excitation, and the same samples in pieces, batches and whole."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from simvq_audio.model.excitation import (
     numbered_noise,
 )
 from simvq_audio.model.harmonic_decoder import HarmonicDecoder
+from simvq_audio.model.pitch import bridge_unvoiced, measure_pitch
 
 HOP, RATE, LATENT = 40, 8000, 6
 CONFIG = HarmonicDecoderConfig(
@@ -50,7 +52,7 @@ def pitch_of(*shape, seed=0):
 
 def in_pieces(length, cuts):
     edges = sorted({0, length, *(cut for cut in cuts if cut < length)})
-    return list(zip(edges, edges[1:]))
+    return list(pairwise(edges))
 
 
 @given(st.lists(st.integers(1, 49), max_size=6))
@@ -170,3 +172,27 @@ def test_pitch_is_learnt_from_labels(decoder):
     right = predictor.loss(scores, pitch, torch.ones(1, 2))
     assert right < predictor.loss(scores, pitch + 0.1, torch.ones(1, 2))
     assert predictor.loss(scores, pitch + 0.1, torch.zeros(1, 2)) == 0
+
+
+def test_measured_pitch_follows_a_glide_and_finds_no_voice_in_noise():
+    pitch = torch.linspace(math.log2(80.0), math.log2(320.0), 150)[None]
+    source = PhaseCounter(320, 24_000).push(pitch)
+    pulses = harmonic_pulses(source, 320, 24_000, 4000.0) / 20
+    noise = 0.1 * torch.randn(1, 100 * 320, generator=torch.Generator().manual_seed(0))
+    # Pulses begin in the middle of the first frame.
+    waveform = torch.cat([torch.zeros(1, 160), pulses, noise], dim=1)
+    found, voiced = measure_pitch(waveform, 320, 24_000)
+    inside = slice(6, 140)
+    assert voiced[0, inside].all()
+    cents = 1200 * (found[0, inside] - pitch[0, inside]).abs()
+    assert cents.median() < 5 and cents.max() < 50
+    assert voiced[0, 160:240].float().mean() < 0.1
+    assert not measure_pitch(torch.zeros(2, 9600), 320, 24_000)[1].any()
+
+
+def test_pitch_is_interpolated_where_there_is_no_voice():
+    pitch = torch.tensor([[0.0, 7.0, 0.0, 0.0, 8.5, 0.0], [0.0] * 6])
+    bridged, weight = bridge_unvoiced(pitch, pitch > 0)
+    assert torch.allclose(bridged[0], torch.tensor([7.0, 7.0, 7.5, 8.0, 8.5, 8.5]))
+    assert (weight[0, [1, 4]] == 1).all() and (weight[0, [0, 2, 3, 5]] < 1).all()
+    assert not weight[1].any()

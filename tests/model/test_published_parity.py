@@ -69,7 +69,7 @@ def model(shapes: dict[str, list[int]]) -> Iterator[Autoencoder]:
         model = Autoencoder(config)
     model.to_empty(device="cpu")
     # The window is no parameter and not in the state.
-    model.decoder.head.window.copy_(torch.hann_window(config.decoder.n_fft))
+    model.decoder.head.istft.window.copy_(torch.hann_window(config.decoder.n_fft))
     model.load_state_dict(state)
     del state
     threads = torch.get_num_threads()
