@@ -34,11 +34,13 @@ class Reconstruction(NamedTuple):
         waveform: (batch, samples) as long as the input.
         latent: (batch, latent_dim, frames), before the quantiser.
         quantized: None where the quantiser was passed by.
+        losses: the decoder's own, scalars by name.
     """
 
     waveform: Tensor
     latent: Tensor
     quantized: Quantized | None
+    losses: dict[str, Tensor]
 
 
 class Autoencoder(nn.Module):
@@ -79,8 +81,9 @@ class Autoencoder(nn.Module):
             latent = self.encoder(waveform)
         with _constant(waveform) if coded else nullcontext():
             quantized = self.quantizer(latent) if quantize else None
-        decoded = self.decoder(latent if quantized is None else quantized.latent)
-        return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized)
+        given = latent if quantized is None else quantized.latent
+        decoded, losses = self.decoder.training_pass(given, waveform)
+        return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized, losses)
 
     def encode_latent(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, samples) -> (batch, latent_dim, frames), frames = ceil(samples / hop_length).

@@ -56,6 +56,10 @@ class VocosDecoder(nn.Module):
             waveform[row, : count * self.hop_length] = self(item[None, :, :count])
         return waveform
 
+    def training_pass(self, latent: Tensor, original: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The waveform, and no losses of the decoder's own."""
+        return self(latent), {}
+
     def _decode(self, latent: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             latent = latent * mask.transpose(1, 2)

@@ -15,9 +15,15 @@ from torch.func import functional_call
 
 from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos
 from simvq_audio.model.config import HarmonicDecoderConfig
-from simvq_audio.model.excitation import PhaseCounter, extend, harmonic_pulses, numbered_noise
+from simvq_audio.model.excitation import (
+    FRAME_NUMBERS,
+    PhaseCounter,
+    extend,
+    harmonic_pulses,
+    numbered_noise,
+)
 from simvq_audio.model.frames import MAX_MAGNITUDE, FramedIstft
-from simvq_audio.model.pitch import PitchPredictor
+from simvq_audio.model.pitch import PitchPredictor, bridge_unvoiced, measure_pitch
 from simvq_audio.model.streaming import Stream, WindowedStream
 
 # Pitch enters the network as sines and cosines of its octave at these multiples.
@@ -93,8 +99,8 @@ class HarmonicHead(nn.Module):
 class HarmonicDecoder(nn.Module):
     """Latent -> pitch -> phase; latent and pitch -> ConvNeXt stack -> ``HarmonicHead``.
 
-    ``source`` and ``render`` are the two steps of ``forward``: training may put a measured pitch
-    in the place of the predicted one.
+    Training gives ``render`` the measured pitch where there is one, so that harmonics lie on the
+    original's and losses on single bins can hear them.
     """
 
     finite = True
@@ -129,6 +135,30 @@ class HarmonicDecoder(nn.Module):
             last = pitch.gather(1, (frames[:, None] - 1).clamp(min=0))
             pitch = torch.where(mask[..., 0] > 0, pitch, last)
         return self.render(latent, self.phase_counter().push(pitch), mask)
+
+    def training_pass(self, latent: Tensor, original: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode for training, by the pitch of the original.
+
+        Args:
+            latent: (batch, latent_dim, frames).
+            original: (batch, samples) that the latent stands for.
+
+        Returns:
+            (batch, frames * hop_length) waveform, and the loss ``pitch`` of the predictor, whose
+            gradient reaches nothing else.
+        """
+        with torch.autocast(latent.device.type, enabled=False):
+            pitch, voiced = measure_pitch(original, self.hop_length, self.sample_rate)
+            scores = self.pitch.scores(latent.detach().float())
+            loss = self.pitch.loss(scores, *bridge_unvoiced(pitch, voiced))
+            pitch = torch.where(voiced, pitch, self.pitch.estimate(scores))
+            frequency, phase, number = self.phase_counter().push(pitch).unbind(1)
+        # A crop begins at any phase, and noise must not be learnt by heart.
+        batch = len(pitch), 1
+        phase = (phase + torch.rand(batch, device=phase.device)) % 1
+        number = (number + torch.randint(FRAME_NUMBERS, batch, device=phase.device)) % FRAME_NUMBERS
+        source = torch.stack([frequency, phase, number], dim=1)
+        return self.render(latent, source), {"pitch": loss}
 
     @torch.no_grad()
     def predict_pitch(self, latent: Tensor, mask: Tensor | None = None) -> Tensor:

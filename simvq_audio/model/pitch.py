@@ -66,7 +66,11 @@ class PitchPredictor(nn.Module):
     @torch.no_grad()
     def forward(self, latent: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, latent_dim, frames) -> pitch (batch, frames) in octaves above 1 Hz."""
-        scores = self.scores(latent, mask)
+        return self.estimate(self.scores(latent, mask))
+
+    @torch.no_grad()
+    def estimate(self, scores: Tensor) -> Tensor:
+        """What ``scores`` returned -> pitch (batch, frames) in octaves above 1 Hz."""
         best = scores.argmax(dim=-1, keepdim=True)
         distance = (torch.arange(_CLASSES, device=scores.device) - best).abs()
         weights = scores.masked_fill(distance > _NEIGHBOURS, -torch.inf).softmax(dim=-1)

@@ -140,12 +140,17 @@ class TrainingStep:
             torch.set_grad_enabled(not plan.hold),
             self._fabric.autocast(),
         ):
-            reconstruction, latent, quantized = self.model(original, quantize=plan.quantize)
+            passed = self.model(original, quantize=plan.quantize)
+            reconstruction, latent, quantized, own = passed
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
             losses = self.spectral(limited, original)
             total = self.spectral.total(losses)
+            for name, value in own.items():
+                # They reach weights that no other loss does, so they need no weight.
+                losses[name] = value
+                total = total + value
             if quantized is not None:
                 error = quantization_error(latent.detach(), quantized.latent.detach())
                 losses["quantization_error"] = error

@@ -18,7 +18,7 @@ from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import published
-from simvq_audio.model.storage import load_model, read_header, save_model
+from simvq_audio.model.storage import load_model, read_header
 from simvq_audio.training.config import TrainingConfig, find_recipe, shipped_recipes
 from simvq_audio.training.losses import MelConfig
 from simvq_audio.training.source import open_source
