@@ -17,7 +17,8 @@ import numpy as np
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.bitstream.blocks import read_table
-from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH
+from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH, SEVERAL
+from simvq_audio.bitstream.several import MAX_CODEBOOKS, SeveralCodebooks
 from simvq_audio.errors import CodesError, UnknownPriorError
 
 MAGIC = b"SVQC"
@@ -44,14 +45,16 @@ _CODES_ID = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """What an encoder makes of one recording: one index per channel and frame.
+    """What an encoder makes of one recording: one index per channel and frame, or several.
 
     Two objects are equal when every field and every index is equal.
 
     Attributes:
-        indices: int32, shape (channels, frames), read-only and C-contiguous. The constructor
-            takes any integer dtype, takes shape (frames,) as one channel, and copies.
-        codebook_size: number of codebook entries, 2 to 262144; each index is below it.
+        indices: int32, shape (channels, frames), or (channels, codebooks, frames) with several
+            codes a frame; read-only and C-contiguous. The constructor takes any integer dtype,
+            takes an array without the first axis as one channel, and copies.
+        codebook_size: number of codebook entries, 2 to 262144; each index is below it. With
+            several codes a frame, a tuple of 2 to 32 such numbers.
         codes_id: 12 lowercase hex digits that say what an index means; models that share it
             decode each other's codes.
         sample_rate: of the original recording, Hz, 1 to 2**24 - 1.
@@ -63,7 +66,7 @@ class Codes:
     """
 
     indices: np.ndarray
-    codebook_size: int
+    codebook_size: int | tuple[int, ...]
     codes_id: str
     sample_rate: int
     num_samples: int
@@ -75,27 +78,33 @@ class Codes:
             raise CodesError("indices must be an array of integers") from error
         if indices.dtype.kind not in "iu":
             raise CodesError(f"indices must be integers, not {indices.dtype}")
-        if indices.ndim == 1:
-            indices = indices[np.newaxis]
-        if indices.ndim != 2:
-            raise CodesError(
-                f"indices must have the shape (channels, frames) or (frames,), not {indices.shape}"
-            )
-        for name in ("codebook_size", "sample_rate", "num_samples"):
-            # Plain integers, so that arithmetic on NumPy scalars cannot overflow later.
+        # Plain integers, so that arithmetic on NumPy scalars cannot overflow later.
+        object.__setattr__(self, "codebook_size", _as_sizes(self.codebook_size))
+        for name in ("sample_rate", "num_samples"):
             object.__setattr__(self, name, _as_int(name, getattr(self, name)))
+        sizes = self.codebook_sizes
+        inner = () if len(sizes) == 1 else (len(sizes),)
+        if indices.ndim == 1 + len(inner):
+            indices = indices[np.newaxis]
+        if indices.ndim != 2 + len(inner) or indices.shape[1:-1] != inner:
+            shape = ", ".join([*map(str, inner), "frames"])
+            raise CodesError(
+                f"indices must have the shape (channels, {shape}) or ({shape}), not {indices.shape}"
+            )
         if not isinstance(self.codes_id, str):
             raise CodesError(f"codes_id must be a string, not {type(self.codes_id).__name__}")
         if not _CODES_ID.fullmatch(self.codes_id):
             raise CodesError(f"codes_id must be 12 lowercase hex digits, not {self.codes_id!r}")
-        channels, frames = indices.shape
-        _check_fields(channels, frames, self.codebook_size, self.sample_rate, self.num_samples)
-        # Before the cast to int32, which would wrap values of wider types into the range.
-        if indices.size and (indices.min() < 0 or indices.max() >= self.codebook_size):
-            raise CodesError(
-                f"indices run from {indices.min()} to {indices.max()}, but a codebook of "
-                f"{self.codebook_size} entries has 0 to {self.codebook_size - 1}"
-            )
+        channels, frames = indices.shape[0], indices.shape[-1]
+        for number, size in enumerate(sizes):
+            _check_fields(channels, frames, size, self.sample_rate, self.num_samples)
+            of_one = indices[:, number] if inner else indices
+            # Before the cast to int32, which would wrap values of wider types into the range.
+            if of_one.size and (of_one.min() < 0 or of_one.max() >= size):
+                raise CodesError(
+                    f"indices run from {of_one.min()} to {of_one.max()}, but a codebook of "
+                    f"{size} entries has 0 to {size - 1}"
+                )
         # A copy, so that freezing it does not freeze the caller's array.
         stored = np.array(indices, dtype=np.int32, order="C")
         stored.setflags(write=False)
@@ -109,7 +118,7 @@ class Codes:
     def __hash__(self) -> int:
         return hash((self._scalars(), self.indices.shape, self.indices.tobytes()))
 
-    def _scalars(self) -> tuple[int, str, int, int]:
+    def _scalars(self) -> tuple[int | tuple[int, ...], str, int, int]:
         return self.codebook_size, self.codes_id, self.sample_rate, self.num_samples
 
     @property
@@ -120,12 +129,24 @@ class Codes:
     @property
     def num_frames(self) -> int:
         """Frames per channel."""
-        return self.indices.shape[1]
+        return self.indices.shape[-1]
 
     @property
-    def bits_per_code(self) -> int:
-        """Bits that one index takes in the file: ceil(log2(codebook_size))."""
-        return _bits_per_code(self.codebook_size)
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Entries of each codebook that a frame has an index into."""
+        size = self.codebook_size
+        return size if isinstance(size, tuple) else (size,)
+
+    @property
+    def bits_per_code(self) -> int | tuple[int, ...]:
+        """Bits that one index takes in fixed width; of each codebook, if there are several."""
+        bits = tuple(map(_bits_per_code, self.codebook_sizes))
+        return bits if isinstance(self.codebook_size, tuple) else bits[0]
+
+    @property
+    def bits_per_frame(self) -> int:
+        """Bits that the indices of a frame take in fixed width: ceil(log2(size)) each."""
+        return sum(map(_bits_per_code, self.codebook_sizes))
 
     @property
     def duration(self) -> float:
@@ -135,7 +156,7 @@ class Codes:
     @property
     def payload_bits(self) -> int:
         """Bits that all indices of all channels take, without header, padding and CRC."""
-        return self.channels * self.num_frames * self.bits_per_code
+        return self.channels * self.num_frames * self.bits_per_frame
 
     @property
     def payload_bitrate(self) -> float:
@@ -160,7 +181,7 @@ class Codes:
             self.channels,
             bytes.fromhex(self.codes_id),
             self.sample_rate.to_bytes(3, "big"),
-            (self.codebook_size - 1).to_bytes(3, "big"),
+            (self.codebook_sizes[0] - 1).to_bytes(3, "big"),
             self.num_samples.to_bytes(5, "big"),
             self.num_frames,
         )
@@ -172,6 +193,8 @@ class Codes:
         if coding not in ("entropy", "fixed"):
             raise CodesError(f'the coding must be "entropy" or "fixed", not {coding!r}')
         arguments = self.indices, self.codebook_size, self.codes_id
+        if isinstance(self.codebook_size, tuple):
+            return SEVERAL, CODINGS[SEVERAL].pack(*arguments)
         fixed = CODINGS[FIXED_WIDTH].pack(*arguments)
         coded = CODINGS[ENTROPY].pack(*arguments) if coding == "entropy" else None
         if coded is not None and len(coded) < len(fixed):
@@ -202,10 +225,15 @@ class Codes:
             # First the header alone: it decides how much memory unpacking takes.
             _check_fields(channels, frames, codebook_size, sample_rate, num_samples)
             payload = data[HEADER_BYTES:payload_end]
+            sizes: int | tuple[int, ...] = codebook_size
+            if data[5] == SEVERAL:
+                sizes = SeveralCodebooks().codebook_sizes(payload)
+                for size in sizes:
+                    _check_fields(channels, frames, size, sample_rate, num_samples)
             indices = CODINGS[data[5]].unpack(payload, channels, frames, codebook_size)
             return cls(
                 indices=indices,
-                codebook_size=codebook_size,
+                codebook_size=sizes,
                 codes_id=codes_id.hex(),
                 sample_rate=sample_rate,
                 num_samples=num_samples,
@@ -304,6 +332,14 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
 
 def _bits_per_code(codebook_size: int) -> int:
     return (codebook_size - 1).bit_length()
+
+
+def _as_sizes(value: object) -> int | tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        return _as_int("codebook_size", value)
+    if not 2 <= len(value) <= MAX_CODEBOOKS:
+        raise CodesError(f"there must be 2 to {MAX_CODEBOOKS} codebooks, not {len(value)}")
+    return tuple(_as_int("codebook_size", size) for size in value)
 
 
 def _as_int(name: str, value: object) -> int:

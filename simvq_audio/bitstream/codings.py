@@ -9,14 +9,20 @@ import numpy as np
 
 from simvq_audio.bitstream import blocks
 from simvq_audio.bitstream.packing import pack_indices, packed_size, unpack_indices
+from simvq_audio.bitstream.several import SeveralCodebooks
 from simvq_audio.prior import prior_by_id, prior_for_codes
 
 FIXED_WIDTH = 0
 ENTROPY = 1
+SEVERAL = 2
 
 
 class Coding(Protocol):
-    """How the indices (channels, frames) of a file are packed into its payload."""
+    """How the indices (channels, frames) of a file are packed into its payload.
+
+    Of several codebooks, indices are (channels, codebooks, frames), and ``pack`` is given the sizes
+    of all; elsewhere ``codebook_size`` is what the header has, the size of the first.
+    """
 
     name: str
 
@@ -90,4 +96,8 @@ class EntropyCoded:
         return blocks.decode_blocks(payload, table, prior).reshape(channels, frames)
 
 
-CODINGS: dict[int, Coding] = {FIXED_WIDTH: FixedWidth(), ENTROPY: EntropyCoded()}
+CODINGS: dict[int, Coding] = {
+    FIXED_WIDTH: FixedWidth(),
+    ENTROPY: EntropyCoded(),
+    SEVERAL: SeveralCodebooks(),
+}

@@ -123,7 +123,8 @@ def read_indices(path: Path) -> np.ndarray:
     """Read bare indices from ``.npy``.
 
     Returns:
-        integers, shape (frames,) or (channels, frames).
+        integers, shape (frames,) or (channels, frames), and of a model with several codes a frame
+        (codebooks, frames) or (channels, codebooks, frames).
 
     Raises:
         CodesError: the file is damaged, or holds something else.
@@ -144,7 +145,7 @@ def read_indices(path: Path) -> np.ndarray:
     # numpy parses the header as Python, and reports damage by whatever that raises.
     except Exception as error:
         raise CodesError(f"{path}: cannot be read as .npy ({error})") from error
-    if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2):
+    if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2, 3):
         raise CodesError(
             f"{path}: holds {indices.dtype} of the shape {indices.shape}; indices are integers "
             f"of the shape (frames,) or (channels, frames)"

@@ -38,8 +38,8 @@ def info(
             f"{codes.num_samples} samples"
         ),
         "codes": (
-            f"{codes.num_frames} frames of {codes.bits_per_code} bits, "
-            f"codebook of {codes.codebook_size} entries"
+            f"{codes.num_frames} frames of {codes.bits_per_frame} bits, "
+            f"{_describe_codebooks(codes.codebook_sizes)}"
         ),
         "bit rate": (
             f"{facts['file_kbps']:.3f} kbit/s, {facts['coded_kbps']:.3f} without the "
@@ -129,6 +129,12 @@ def _describe_coding(facts: dict[str, Any]) -> str:
         f"entropy-coded with the prior {facts['prior_id']}, {blocks} block{'s' * (blocks > 1)}"
         + (f", {plain} of them at fixed width" if plain else "")
     )
+
+
+def _describe_codebooks(sizes: tuple[int, ...]) -> str:
+    if len(sizes) == 1:
+        return f"codebook of {sizes[0]} entries"
+    return f"{len(sizes)} codebooks of {', '.join(map(str, sizes))} entries"
 
 
 def _table(rows: dict[str, str]) -> str:

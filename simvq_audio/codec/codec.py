@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,7 +17,13 @@ from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import Codes
 from simvq_audio.codec.batches import Item, grouped
 from simvq_audio.codec.model_source import locate_model
-from simvq_audio.codec.streams import StreamDecoder, StreamEncoder, channel_count, inference
+from simvq_audio.codec.streams import (
+    StreamDecoder,
+    StreamEncoder,
+    channel_count,
+    inference,
+    inner_shape,
+)
 from simvq_audio.device import find_device
 from simvq_audio.embedded import embedded_name, old_codes_ids
 from simvq_audio.errors import AudioError, CodesError, ConfigError
@@ -104,9 +111,10 @@ class Codec:
         return self.config.frame_rate
 
     @property
-    def codebook_size(self) -> int:
-        """Entries in the codebook; indices lie below it."""
-        return self.config.quantizer.codebook_size
+    def codebook_size(self) -> int | tuple[int, ...]:
+        """Entries in the codebook; indices lie below it. One each, where a frame has several."""
+        sizes = self.config.quantizer.codebook_sizes
+        return sizes[0] if len(sizes) == 1 else sizes
 
     @property
     def bitrate(self) -> float:
@@ -352,7 +360,8 @@ class Codec:
         """Codes from bare indices, for language models: original length and rate are the model's.
 
         Args:
-            indices: integers (frames,) or (channels, frames).
+            indices: integers (frames,) or (channels, frames); with several codes a frame
+                (codebooks, frames) or (channels, codebooks, frames).
 
         Raises:
             CodesError: the shape is another, or an index lies outside the codebook.
@@ -394,16 +403,19 @@ class Codec:
         """Push (channels, samples) pieces and gather the codes."""
         # One growing buffer: an array a piece, each left between the large temporaries, would keep
         # the heap from shrinking.
-        rows = [bytearray() for _ in range(encoder.channels)]
+        inner = inner_shape(self.config.quantizer.codebook_sizes)
+        shape = (encoder.channels, *inner)
+        rows = [bytearray() for _ in range(prod(shape))]
 
         def gather(codes: np.ndarray) -> None:
-            for row, added in zip(rows, codes):
+            for row, added in zip(rows, codes.reshape(len(rows), -1)):
                 row += added.tobytes()
 
         for piece in pieces:
             gather(encoder.push(piece))
         gather(encoder.finish())
         indices = np.stack([np.frombuffer(row, np.int32) for row in rows])
+        indices = indices.reshape(*shape, -1)
         return self._codes(indices, encoder.sample_rate, encoder.num_samples)
 
     def _decode_blocks(self, codes: Codes, native_rate: bool) -> Iterator[np.ndarray]:
@@ -411,7 +423,7 @@ class Codec:
         decoder = self._decoder(rate, codes.channels, wait=True)
         step = self._chunk_frames(codes.channels)
         for start in range(0, codes.num_frames, step):
-            block = decoder.push(codes.indices[:, start : start + step])
+            block = decoder.push(codes.indices[..., start : start + step])
             if block.size:
                 yield block.T
         block = decoder.finish(samples)
@@ -428,16 +440,17 @@ class Codec:
             indices = self._model.encode(padded.to(self.device), lengths.to(self.device))
         rows = indices.int().cpu().numpy()
         return [
-            row[: frame_count(length, self.hop_length)]
+            row[..., : frame_count(length, self.hop_length)]
             for row, length in zip(rows, lengths.tolist())
         ]
 
     def _decode_padded(self, rows: list[np.ndarray]) -> np.ndarray:
         """(rows, samples) of several rows of indices, in one forward pass."""
-        frames = torch.tensor([len(row) for row in rows])
-        padded = torch.zeros(len(rows), int(frames.max()), dtype=torch.long)
+        frames = torch.tensor([row.shape[-1] for row in rows])
+        inner = inner_shape(self.config.quantizer.codebook_sizes)
+        padded = torch.zeros(len(rows), *inner, int(frames.max()), dtype=torch.long)
         for target, row in zip(padded, rows):
-            target[: len(row)] = torch.tensor(row)
+            target[..., : row.shape[-1]] = torch.tensor(row)
         with inference():
             audio = self._model.decode(padded.to(self.device), frames.to(self.device))
         return audio.float().cpu().numpy()

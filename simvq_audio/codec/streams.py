@@ -47,6 +47,11 @@ def channel_count(channels: Any) -> int:
     return count
 
 
+def inner_shape(codebook_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """What lies between channels and frames in an array of codes: the codebooks, if several."""
+    return () if len(codebook_sizes) == 1 else (len(codebook_sizes),)
+
+
 class _Pieces:
     """Gathers what arrives into pieces of at most ``size`` along the last axis.
 
@@ -65,27 +70,27 @@ class _Pieces:
         self._length = 0
 
     def add(self, array: np.ndarray, final: bool = False) -> Iterator[tuple[np.ndarray, bool]]:
-        """Append (rows, length); yield (piece, whether it is the last)."""
-        self._length += array.shape[1]
+        """Append (rows, ..., length); yield (piece, whether it is the last)."""
+        self._length += array.shape[-1]
         enough = self._length > self._size if self._wait else self._length >= self._unit
         if not (enough or final):
             # A copy, since callers may fill the same buffer again.
             self._held.append(array.copy())
             return
         self._held.append(array)
-        held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=1)
-        while held.shape[1] > self._size:
-            yield held[:, : self._size], False
-            held = held[:, self._size :]
+        held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=-1)
+        while held.shape[-1] > self._size:
+            yield held[..., : self._size], False
+            held = held[..., self._size :]
         if final:
             yield held, True
-            held = held[:, :0]
-        elif not self._wait and held.shape[1] >= self._unit:
-            count = held.shape[1] // self._unit * self._unit
-            yield held[:, :count], False
-            held = held[:, count:]
+            held = held[..., :0]
+        elif not self._wait and held.shape[-1] >= self._unit:
+            count = held.shape[-1] // self._unit * self._unit
+            yield held[..., :count], False
+            held = held[..., count:]
         # A copy for the same reason, and so that the large array behind it is let go.
-        self._held, self._length = [held.copy()], held.shape[1]
+        self._held, self._length = [held.copy()], held.shape[-1]
 
 
 class StreamEncoder:
@@ -108,6 +113,7 @@ class StreamEncoder:
         self.num_samples = 0
         self.num_frames = 0
         self._quantizer = model.quantizer
+        self._inner = inner_shape(config.quantizer.codebook_sizes)
         self._device = next(model.parameters()).device
         self._stream = model.encoder.stream()
         hop = config.hop_length
@@ -134,7 +140,8 @@ class StreamEncoder:
                 channel; any number of them.
 
         Returns:
-            (channels, frames) int32, often without frames.
+            (channels, frames) int32, often without frames; (channels, codebooks, frames) of a model
+            with several codes a frame.
 
         Raises:
             AudioError: another type or shape, NaN or infinity, or the stream was finished.
@@ -158,14 +165,14 @@ class StreamEncoder:
         return self._codes(rest.T, final=True)
 
     def _codes(self, samples: np.ndarray, final: bool = False) -> np.ndarray:
-        found = [np.empty((self.channels, 0), np.int32)]
+        found = [np.empty((self.channels, *self._inner, 0), np.int32)]
         for piece, last in self._pieces.add(samples, final):
             with inference():
                 waveform = torch.from_numpy(np.ascontiguousarray(piece)).to(self._device)
                 latent = self._stream.push(waveform, last)
                 found.append(self._quantizer.encode(latent).int().cpu().numpy())
-        codes = np.concatenate(found, axis=1)
-        self.num_frames += codes.shape[1]
+        codes = np.concatenate(found, axis=-1)
+        self.num_frames += codes.shape[-1]
         return codes
 
 
@@ -190,7 +197,8 @@ class StreamDecoder:
         self.num_samples = 0
         self._quantizer = model.quantizer
         self._device = next(model.parameters()).device
-        self._codebook_size = config.quantizer.codebook_size
+        self._sizes = config.quantizer.codebook_sizes
+        self._inner = inner_shape(self._sizes)
         self._stream = model.decoder.stream()
         self._pieces = _Pieces(chunk_frames, 1, wait)
         self._hop = config.hop_length
@@ -212,6 +220,7 @@ class StreamDecoder:
 
         Args:
             codes: integers (channels, frames), or (frames,) of one channel; any number of them.
+                With several codes a frame (channels, codebooks, frames) or (codebooks, frames).
 
         Returns:
             (channels, samples) float32, often without samples.
@@ -222,7 +231,7 @@ class StreamDecoder:
         """
         self._check_open()
         array = self._checked(codes)
-        self.num_frames += array.shape[1]
+        self.num_frames += array.shape[-1]
         return self._samples(array)
 
     def finish(self, num_samples: int | None = None) -> np.ndarray:
@@ -250,7 +259,7 @@ class StreamDecoder:
                     f"{self.num_frames} were decoded"
                 )
         self._finished = True
-        nothing = np.empty((self.channels, 0), np.int32)
+        nothing = np.empty((self.channels, *self._inner, 0), np.int32)
         return self._samples(nothing, native, num_samples)
 
     def _check_open(self) -> None:
@@ -259,18 +268,22 @@ class StreamDecoder:
 
     def _checked(self, codes: Any) -> np.ndarray:
         array = np.asarray(codes)
-        if array.ndim == 1:
+        if array.ndim == 1 + len(self._inner):
             array = array[np.newaxis]
-        if array.dtype.kind not in "iu" or array.ndim != 2 or len(array) != self.channels:
+        wanted = (self.channels, *self._inner)
+        if array.dtype.kind not in "iu" or array.shape[:-1] != wanted:
+            shape = ", ".join(map(str, wanted))
             raise CodesError(
-                f"codes must be integers of the shape ({self.channels}, frames), not {array.dtype} "
+                f"codes must be integers of the shape ({shape}, frames), not {array.dtype} "
                 f"of {array.shape}"
             )
-        if array.size and not 0 <= array.min() <= array.max() < self._codebook_size:
-            raise CodesError(
-                f"codes run from {array.min()} to {array.max()}, but the codebook has "
-                f"{self._codebook_size} entries"
-            )
+        for number, size in enumerate(self._sizes):
+            of_one = array[:, number] if self._inner else array
+            if of_one.size and not 0 <= of_one.min() <= of_one.max() < size:
+                raise CodesError(
+                    f"codes run from {of_one.min()} to {of_one.max()}, but the codebook has "
+                    f"{size} entries"
+                )
         return array
 
     def _samples(

@@ -56,7 +56,7 @@ class EmbeddedModel:
     @property
     def codebook_size(self) -> int:
         """Entries."""
-        return self.header.config.quantizer.codebook_size
+        return self.header.config.quantizer.codebook_sizes[0]
 
     @property
     def bitrate(self) -> float:
