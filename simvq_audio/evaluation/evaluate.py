@@ -87,15 +87,20 @@ def _workplace(out: Path | None) -> Iterator[Path]:
 
 
 def _rate_and_use(
-    coded: Mapping[str, CodedFile], codebook_size: int
+    coded: Mapping[str, CodedFile], codebook_size: int | tuple[int, ...]
 ) -> tuple[float | None, dict[str, CodebookUse]]:
-    """Bits of all codes over the time of all channels, in kbit/s, and the codebook's use."""
-    counter = CodeCounter(codebook_size)
+    """Bits of all codes over the time of all channels, in kbit/s, and the codebook's use.
+
+    The use of several codebooks is not counted.
+    """
+    counter = CodeCounter(codebook_size) if isinstance(codebook_size, int) else None
     bits = seconds = 0.0
     for name, file in coded.items():
         codes = Codes.load(file.codes)
-        counter.add(folder_of(name), codes.indices)
+        if counter is not None:
+            counter.add(folder_of(name), codes.indices)
         bits += codes.payload_bits
         seconds += codes.duration * codes.channels
     folders = sorted({folder_of(name) for name in coded})
-    return bits / seconds / 1000 if seconds else None, counter.use(folders)
+    use = {} if counter is None else counter.use(folders)
+    return bits / seconds / 1000 if seconds else None, use

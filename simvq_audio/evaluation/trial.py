@@ -23,8 +23,8 @@ class Coding:
     """How a recording was coded; known of codecs that are run here, not of decoded files alone.
 
     Attributes:
-        indices: (channels, frames) int32 codes.
-        codebook_size: they lie below it.
+        indices: (channels, frames) int32 codes, or (channels, codebooks, frames).
+        codebook_size: they lie below it; a tuple where there are several codebooks.
         payload_bits: bits that carry codes, over all channels.
         file_bytes: the whole file, header included.
         encode_seconds, decode_seconds: wall time, without loading the model.
@@ -33,7 +33,7 @@ class Coding:
     """
 
     indices: np.ndarray
-    codebook_size: int
+    codebook_size: int | tuple[int, ...]
     payload_bits: int
     file_bytes: int
     encode_seconds: float

@@ -93,8 +93,8 @@ class Stability(_CodingMetric):
     def _score(self, coding: Coding, seconds: float) -> float:
         if coding.reencoded is None:
             raise UnscorableError("the decoded recording was not encoded again")
-        frames = min(coding.indices.shape[1], coding.reencoded.shape[1])
-        kept = coding.indices[:, :frames] == coding.reencoded[:, :frames]
+        frames = min(coding.indices.shape[-1], coding.reencoded.shape[-1])
+        kept = coding.indices[..., :frames] == coding.reencoded[..., :frames]
         if not coding.indices.size:
             raise UnscorableError("there are no codes")
         return 100 * kept.sum() / coding.indices.size
