@@ -322,7 +322,7 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
         file.seek(0)
         head = file.read(HEADER_BYTES)
         _, _, coding, channels, _, _, codebook_field, _, frames = _HEADER.unpack(head)
-        if coding == FIXED_WIDTH:
+        if coding in (FIXED_WIDTH, SEVERAL):
             return Layout("fixed")
         size = int.from_bytes(codebook_field, "big") + 1
         table = read_table(file, channels, frames, size)
