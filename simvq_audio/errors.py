@@ -45,3 +45,34 @@ def os_error_text(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+# What coding or scoring one recording can end with, to be noted while the others go on.
+# RuntimeError is what torch raises where a device fails.
+FILE_ERRORS = (SimvqAudioError, OSError, RuntimeError, MemoryError)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its GPU had too little memory."""
+    # By name, since torch may not be loaded. On the CPU its error is a bare RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (
+            isinstance(error, RuntimeError)
+            and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+        )
+    )
+
+
+def failure_text(error: BaseException, path: str) -> str:
+    """Why a file gave nothing, in one line, without its path, which is shown beside it."""
+    if is_out_of_memory(error):
+        return "out of memory, even with the least audio in a pass of the model"
+    if isinstance(error, OSError) and error.strerror:
+        shown = "" if error.filename in (None, path) else f"{error.filename}: "
+        return f"{shown}{error.strerror}"
+    text = one_line(str(error))
+    if not isinstance(error, (SimvqAudioError, OSError)):
+        text = f"{type(error).__name__}: {text}"
+    return text.removeprefix(f"{path}: ")

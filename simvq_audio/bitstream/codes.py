@@ -160,8 +160,8 @@ class Codes:
 
     @property
     def payload_bitrate(self) -> float:
-        """``payload_bits`` per second of recording, bit/s; 0.0 for an empty recording."""
-        return self.payload_bits / self.duration if self.num_samples else 0.0
+        """Payload bits a second of one channel, bit/s; 0.0 for an empty recording."""
+        return self.payload_bits / self.duration / self.channels if self.num_samples else 0.0
 
     def to_bytes(self, coding: str = "entropy") -> bytes:
         """Return the content of a ``.codes`` file; equal codes give equal bytes.

@@ -29,7 +29,7 @@ from simvq_audio.cli.options import (
     QuietOption,
     Settings,
 )
-from simvq_audio.errors import SimvqAudioError, os_error_text
+from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
 _INTERRUPTED = 130
 
@@ -121,7 +121,7 @@ def common(
         ),
     ] = False,
 ) -> None:
-    """Neural audio codec: speech and other sound at very low bit rates."""
+    """Neural speech codec: speech at about 1 kbit/s."""
 
 
 @app.command(epilog=_ENCODE_EXAMPLES)
@@ -297,19 +297,10 @@ def _run(arguments: Sequence[str] | None) -> None:
             print_problem("error", "interrupted")
         raise
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         print_problem("error", "out of memory; try a smaller --batch-seconds or --device cpu")
     raise SystemExit(1)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # By name, since torch may not be loaded. On the CPU its error is a bare RuntimeError.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
 
 
 def _flush_output() -> None:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simvq_audio.cli.coding import (
-    Outcome,
-    checked_codes,
-    decode_stream,
-    encode_stream,
-    open_codes,
-    write_codes,
-)
+from simvq_audio.cli.coding import Outcome
 from simvq_audio.cli.console import (
     STANDARD_STREAM,
     CommandError,
@@ -31,20 +23,15 @@ from simvq_audio.cli.paths import (
     CODES_SUFFIX,
     INDICES_SUFFIX,
     Failure,
-    Job,
     find_jobs,
     refuse_same,
     refuse_target_folder,
 )
-from simvq_audio.errors import SimvqAudioError, os_error_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
-    import numpy as np
-
-    from simvq_audio.bitstream import Codes
-    from simvq_audio.codec import Codec
+    from simvq_audio.codec.folders import FileResult, FolderCoder
 
 
 class FolderRun:
@@ -71,50 +58,60 @@ class FolderRun:
         self._source = source
         self._target = target
         self._settings = settings
-        self.coding = settings.coding
         found, self.failures = find_jobs(Path(source), Path(target), suffixes, target_suffix)
         self.jobs = [job for job in found if settings.force or not job.target.exists()]
         self._skipped = len(found) - len(self.jobs)
         self._outcomes: list[Outcome] = []
-        self._start = time.perf_counter()
-        self.advance: Callable[[float], None] = lambda files: None
 
-    def run(self, code_all: Callable[[Codec, FolderRun], None], label: str) -> None:
-        """Load the model if there is work, let ``code_all`` do it, and report.
+    def run(
+        self,
+        label: str,
+        code: Callable[[FolderCoder, list[tuple[Path, Path]]], Iterable[FileResult]],
+    ) -> None:
+        """Load the model if there is work, do it, and report.
 
         Raises:
             ModelError, ConfigError: the model cannot be loaded.
             CommandError: some files failed; raised after the rest is done and reported.
         """
+        start = time.perf_counter()
         if self.jobs:
             codec = self._settings.load_codec()
-            self._start = time.perf_counter()
-            with progress(label, len(self.jobs), quiet=self._settings.quiet) as advance:
-                self.advance = advance
-                code_all(codec, self)
-        self._report(time.perf_counter() - self._start)
+            from simvq_audio.codec.folders import FolderCoder
 
-    def done(self, outcome: Outcome) -> None:
-        """Note a file that was written."""
-        self._outcomes.append(outcome)
-        self.advance(1)
+            jobs = [(job.source, job.target) for job in self.jobs]
+            start = time.perf_counter()
+            with progress(label, len(jobs), quiet=self._settings.quiet) as advance:
+                for result in code(FolderCoder(codec, self._settings.coding), jobs):
+                    self._note(result, decoded=label == "decoding")
+                    advance(1)
+        self._report(time.perf_counter() - start)
 
-    def failed(self, job: Job, error: SimvqAudioError | OSError) -> None:
-        """Note a file that gave nothing."""
-        reason = os_error_text(error) if isinstance(error, OSError) else str(error)
-        self.failures.append(Failure(job.source, reason))
-        self.advance(1)
+    def _note(self, result: FileResult, decoded: bool) -> None:
+        job = result.job
+        if result.codes is None:
+            self.failures.append(Failure(job.source, result.failure or ""))
+            return
+        size = job.target.stat().st_size
+        codes_bytes = job.source.stat().st_size if decoded else size
+        clipped = result.clipped if decoded else None
+        paths = str(job.source), str(job.target)
+        self._outcomes.append(
+            Outcome(*paths, result.codes, codes_bytes, size, result.elapsed, clipped)
+        )
 
     def _report(self, elapsed: float) -> None:
         seconds = sum(outcome.codes.duration for outcome in self._outcomes)
+        # Bit rates are those of one channel.
+        channel_seconds = sum(o.codes.duration * o.codes.channels for o in self._outcomes)
         bits = sum(outcome.codes.payload_bits for outcome in self._outcomes)
         sizes = sum(outcome.codes_bytes for outcome in self._outcomes)
         totals = {
             "files": len(self._outcomes),
             "seconds": seconds,
             "bytes": sum(outcome.target_bytes or 0 for outcome in self._outcomes),
-            "nominal_kbps": bits / seconds / 1000 if seconds else 0.0,
-            "file_kbps": 8 * sizes / seconds / 1000 if seconds else 0.0,
+            "nominal_kbps": bits / channel_seconds / 1000 if channel_seconds else 0.0,
+            "file_kbps": 8 * sizes / channel_seconds / 1000 if channel_seconds else 0.0,
             "elapsed_seconds": elapsed,
             "times_real_time": seconds / max(elapsed, 1e-9),
         }
@@ -136,10 +133,7 @@ class FolderRun:
         elif not self._settings.quiet:
             print_message(self._summary(totals))
         for failure in failures:
-            # Most reasons begin with the path already; those of collisions do not.
-            path = str(failure.source)
-            named = failure.reason.startswith(path)
-            print_problem("failed", failure.reason if named else f"{path}: {failure.reason}")
+            print_problem("failed", f"{failure.source}: {failure.reason}")
         if failures:
             count = len(failures) + len(self._outcomes) + self._skipped
             raise CommandError(f"{len(failures)} of {count} files failed")
@@ -161,84 +155,6 @@ class FolderRun:
         return text
 
 
-@dataclass(frozen=True)
-class _Recording:
-    """A short recording that waits for its batch."""
-
-    job: Job
-    waveform: np.ndarray
-    sample_rate: int
-    seconds: float
-
-
-class _BatchEncoder:
-    """Encodes short recordings together and long ones block by block."""
-
-    def __init__(self, codec: Codec, run: FolderRun, batch_seconds: float) -> None:
-        self._codec = codec
-        self._run = run
-        self._batch_seconds = batch_seconds
-        self._waiting: list[_Recording] = []
-
-    def encode_all(self) -> None:
-        for job in self._run.jobs:
-            try:
-                self._encode(job)
-            except (SimvqAudioError, OSError) as error:
-                self._run.failed(job, error)
-        self._flush()
-
-    def _encode(self, job: Job) -> None:
-        from simvq_audio.audio import AudioReader
-
-        with AudioReader(job.source) as reader:
-            duration = reader.duration
-            # Channels are coded one by one, so each takes its place in the batch.
-            seconds = None if duration is None else duration * reader.channels
-            if seconds is None or seconds >= self._batch_seconds:
-                start = time.perf_counter()
-                codes = encode_stream(self._codec, reader)
-                self._write(job, codes, time.perf_counter() - start)
-                return
-            recording = _Recording(job, reader.read(), reader.sample_rate, seconds)
-        if sum(other.seconds for other in self._waiting) + seconds > self._batch_seconds:
-            self._flush()
-        self._waiting.append(recording)
-
-    def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
-        if not batch:
-            return
-        start = time.perf_counter()
-        try:
-            all_codes = self._codec.encode_batch(
-                [recording.waveform for recording in batch],
-                [recording.sample_rate for recording in batch],
-            )
-        except SimvqAudioError as error:
-            if len(batch) == 1:
-                self._run.failed(batch[0].job, error)
-                return
-            # One of them is at fault; alone, it does not take the others with it.
-            for recording in batch:
-                self._waiting = [recording]
-                self._flush()
-            return
-        elapsed = time.perf_counter() - start
-        total = sum(recording.seconds for recording in batch)
-        for recording, codes in zip(batch, all_codes, strict=True):
-            share = elapsed * recording.seconds / total if total else elapsed / len(batch)
-            try:
-                self._write(recording.job, codes, share)
-            except (SimvqAudioError, OSError) as error:
-                self._run.failed(recording.job, error)
-
-    def _write(self, job: Job, codes: Codes, elapsed: float) -> None:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        size = write_codes(codes, job.target, self._run.coding)
-        self._run.done(Outcome(str(job.source), str(job.target), codes, size, size, elapsed))
-
-
 def encode_folder(source: str, target: str, settings: Settings) -> None:
     """Carry out ``encode`` for every recording of a folder.
 
@@ -248,11 +164,8 @@ def encode_folder(source: str, target: str, settings: Settings) -> None:
     """
     from simvq_audio.audio import AUDIO_SUFFIXES
 
-    def encode_all(codec: Codec, run: FolderRun) -> None:
-        _BatchEncoder(codec, run, settings.batch_seconds).encode_all()
-
     run = FolderRun(source, target, AUDIO_SUFFIXES, CODES_SUFFIX, settings)
-    run.run(encode_all, "encoding")
+    run.run("encoding", lambda coder, jobs: coder.encode(jobs))
 
 
 def decode_folder(
@@ -271,22 +184,5 @@ def decode_folder(
         CommandError: the paths cannot be used, or some files failed.
         ModelError, ConfigError: the model cannot be loaded.
     """
-
-    def decode_all(codec: Codec, run: FolderRun) -> None:
-        for job in run.jobs:
-            start = time.perf_counter()
-            try:
-                loaded, codes_bytes = open_codes(str(job.source))
-                codes = checked_codes(codec, loaded)
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-                clipped = decode_stream(codec, codes, job.target, native_rate)
-            except (SimvqAudioError, OSError) as error:
-                run.failed(job, error)
-                continue
-            size = job.target.stat().st_size
-            elapsed = time.perf_counter() - start
-            paths = str(job.source), str(job.target)
-            run.done(Outcome(*paths, codes, codes_bytes, size, elapsed, clipped))
-
     run = FolderRun(source, target, {CODES_SUFFIX, INDICES_SUFFIX}, suffix, settings)
-    run.run(decode_all, "decoding")
+    run.run("decoding", lambda coder, jobs: coder.decode(jobs, native_rate=native_rate))

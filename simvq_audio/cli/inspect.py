@@ -96,8 +96,9 @@ def _facts(file: Path, codes: Codes, layout: Layout, model: str | None) -> dict[
     from simvq_audio.bitstream import OVERHEAD_BYTES
 
     size = file.stat().st_size
-    # Bits per millisecond are kbit/s; an empty recording has none.
-    per_byte = 8 / codes.duration / 1000 if codes.num_samples else 0.0
+    # Bits per millisecond are kbit/s, as everywhere of one channel; an empty recording has none.
+    seconds = codes.duration * codes.channels
+    per_byte = 8 / seconds / 1000 if seconds else 0.0
     return {
         "file": str(file),
         "file_bytes": size,

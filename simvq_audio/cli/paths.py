@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simvq_audio.cli.console import CommandError
-from simvq_audio.errors import os_error_text
+from simvq_audio.errors import failure_text
 from simvq_audio.folders import find_files
 
 CODES_SUFFIX = ".codes"
@@ -86,7 +86,9 @@ def find_jobs(
     """
     sources_of: defaultdict[Path, list[Path]] = defaultdict(list)
     found, errors = find_files(source, suffixes)
-    failures = [Failure(Path(error.filename), os_error_text(error)) for error in errors]
+    failures = [
+        Failure(Path(error.filename), failure_text(error, error.filename)) for error in errors
+    ]
     for path in found:
         mirrored = target / path.relative_to(source)
         sources_of[mirrored.with_suffix(target_suffix)].append(path)

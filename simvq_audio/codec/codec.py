@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
@@ -60,15 +61,13 @@ class Codec:
         batch_seconds: float = 30.0,
         name: str | None = None,
     ) -> None:
-        if not batch_seconds > 0:
-            raise ConfigError(f"batch_seconds must be above 0, not {batch_seconds}")
         self._model = model
         self.config: ModelConfig = header.config
         self.name = name or header.config.name
         self.codes_id = header.codes_id
         self.model_id = header.model_id
         self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
-        self.batch_seconds = batch_seconds
+        self.batch_seconds = _checked_batch_seconds(batch_seconds)
         self.device = next(model.parameters()).device
 
     @classmethod
@@ -120,6 +119,16 @@ class Codec:
     def bitrate(self) -> float:
         """Payload bits a second of one channel."""
         return self.config.bitrate
+
+    def with_batch_seconds(self, batch_seconds: float) -> Codec:
+        """The same codec, sharing the model, with other ``batch_seconds``.
+
+        Raises:
+            ConfigError: they are not above 0.
+        """
+        other = copy.copy(self)
+        other.batch_seconds = _checked_batch_seconds(batch_seconds)
+        return other
 
     # -- encoding ------------------------------------------------------------------------------
 
@@ -454,3 +463,9 @@ class Codec:
         with inference():
             audio = self._model.decode(padded.to(self.device), frames.to(self.device))
         return audio.float().cpu().numpy()
+
+
+def _checked_batch_seconds(seconds: float) -> float:
+    if not seconds > 0:
+        raise ConfigError(f"batch_seconds must be above 0, not {seconds}")
+    return seconds

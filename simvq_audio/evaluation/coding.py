@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simvq_audio.bitstream import Codes
-from simvq_audio.errors import AudioError, SimvqAudioError, one_line
+from simvq_audio.errors import FILE_ERRORS, AudioError, SimvqAudioError, failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.pairing import Recordings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# What coding one recording can end with, to be noted while the others go on. RuntimeError is
-# what torch raises where a device has no memory left.
-CODING_ERRORS = (SimvqAudioError, OSError, RuntimeError, MemoryError)
+    from simvq_audio.codec import Codec
+    from simvq_audio.codec.folders import FileResult
 
 
-class FileCodec(Protocol):
-    """What an evaluation needs of a codec; ``simvq_audio.Codec`` is one."""
-
-    name: str
-    model_id: str
-    sample_rate: int
-    codebook_size: int
-    device: Any
-
-    def encode(self, waveform: np.ndarray, sample_rate: int) -> Codes: ...
-    def encode_file(self, path: str | Path) -> Codes: ...
-    def decode_file(self, codes: Codes, path: str | Path) -> None: ...
-    def decode_stream(self, codes: Codes) -> Iterator[np.ndarray]: ...
+class CodingFailed(SimvqAudioError):
+    """A recording could not be encoded or decoded; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class CodedFile:
     decode_seconds: float
 
 
-class FolderCoder:
+class RecordingCoder:
     """Codes recordings into ``codes/``, ``decoded/`` and ``reencoded/`` of a folder.
 
     The files are named as the recording with ``.codes`` or ``.wav`` added, so that ``a.wav`` and
@@ -76,14 +60,18 @@ class FolderCoder:
 
     def __init__(
         self,
-        codec: FileCodec,
+        codec: Codec,
         folder: Path,
         ledger: Ledger,
         versions: dict[str, str],
         *,
         reencode: bool,
     ) -> None:
+        # Brings torch, which the processes that score can do without.
+        from simvq_audio.codec.folders import FolderCoder
+
         self._codec = codec
+        self._coder = FolderCoder(codec)
         self._folder = folder.resolve()
         self._ledger = ledger
         self._about = {
@@ -108,7 +96,7 @@ class FolderCoder:
             path = recordings.path(name)
             try:
                 coded[name] = self._code(name, path, digests[name])
-            except CODING_ERRORS as error:
+            except FILE_ERRORS as error:
                 failures[name] = failure_text(error, path)
             advance(1)
         return coded, failures
@@ -140,30 +128,37 @@ class FolderCoder:
 
     def _code_anew(self, path: str, codes_path: Path, decoded_path: Path) -> dict[str, Any]:
         self._warm_up()
-        start = time.perf_counter()
-        codes = self._codec.encode_file(path)
-        encode_seconds = time.perf_counter() - start
-        if not codes.num_samples:
+        encoded = self._encode(Path(path), codes_path)
+        if not encoded.codes.num_samples:
+            codes_path.unlink()
             raise AudioError(f"{path}: holds no samples")
-        for target in (codes_path, decoded_path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        codes.save(codes_path)
-        stored = Codes.load(codes_path)
-        start = time.perf_counter()
-        self._codec.decode_file(stored, decoded_path)
+        decoded = self._one(self._coder.decode([(codes_path, decoded_path)]))
         return {
             "codes": content_digest(codes_path),
             "decoded": content_digest(decoded_path),
-            "encode_seconds": encode_seconds,
-            "decode_seconds": time.perf_counter() - start,
+            "encode_seconds": encoded.elapsed,
+            "decode_seconds": decoded.elapsed,
         }
+
+    def _encode(self, source: Path, target: Path) -> FileResult:
+        return self._one(self._coder.encode([(source, target)]))
+
+    def _one(self, results: Iterable[FileResult]) -> FileResult:
+        """The result of a job alone, so that its time is its own.
+
+        Raises:
+            CodingFailed: it failed.
+        """
+        (result,) = results
+        if result.failure is not None:
+            raise CodingFailed(result.failure)
+        return result
 
     def _code_again(self, name: str, decoded: Path, digest: str, target: Path) -> str:
         key = {"kind": "reencoding", "name": name, "decoded": digest, **self._about}
         found = self._ledger.find(key)
         if found is None or not _holds(target, found["codes"]):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._codec.encode_file(decoded).save(target)
+            self._encode(decoded, target)
             found = {"codes": content_digest(target)}
             self._ledger.note(key, found, name=name, kind="reencoding")
         return found["codes"]
@@ -177,17 +172,6 @@ class FolderCoder:
         for _ in self._codec.decode_stream(codes):
             pass
         self._warm = True
-
-
-def failure_text(error: BaseException, path: str) -> str:
-    """Why a recording gave nothing, in one line, without its path, which stands beside it."""
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    else:
-        text = one_line(str(error))
-    if not isinstance(error, (SimvqAudioError, OSError)):
-        text = f"{type(error).__name__}: {text}"
-    return text.removeprefix(f"{path}: ")
 
 
 def _holds(path: Path, digest: str) -> bool:

@@ -6,18 +6,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simvq_audio.bitstream import Codes
 from simvq_audio.evaluation.codebook_use import CodeCounter
-from simvq_audio.evaluation.coding import CodedFile, FileCodec, FolderCoder
+from simvq_audio.evaluation.coding import CodedFile, RecordingCoder
 from simvq_audio.evaluation.pairing import find_recordings
 from simvq_audio.evaluation.provenance import package_versions
 from simvq_audio.evaluation.results import CodebookUse, Report, SystemResult, folder_of
 from simvq_audio.evaluation.runner import Settings, digests_of, make_report, score_jobs
 from simvq_audio.evaluation.scoring import ScoringJob
 
+if TYPE_CHECKING:
+    from simvq_audio.codec import Codec
 
-def evaluate_codec(load_codec: Callable[[], FileCodec], folder: Path, settings: Settings) -> Report:
+
+def evaluate_codec(load_codec: Callable[[], Codec], folder: Path, settings: Settings) -> Report:
     """Code, decode and score every recording below a folder.
 
     The recordings are coded one after the other first, with all threads, so that the times are
@@ -38,7 +42,7 @@ def evaluate_codec(load_codec: Callable[[], FileCodec], folder: Path, settings: 
     paths = {name: recordings.path(name) for name in recordings.names}
     with settings.open_ledger() as ledger, _workplace(settings.out) as workplace:
         digests, unreadable = digests_of(paths)
-        coder = FolderCoder(
+        coder = RecordingCoder(
             codec,
             workplace,
             ledger,

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simvq_audio.errors import ConfigError
-from simvq_audio.evaluation.coding import failure_text
+from simvq_audio.errors import ConfigError, failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.metric import Metric
 from simvq_audio.evaluation.pairing import Recordings

@@ -11,9 +11,9 @@ import numpy as np
 
 from simvq_audio.audio import read_audio
 from simvq_audio.bitstream import Codes
-from simvq_audio.errors import AudioError
+from simvq_audio.errors import FILE_ERRORS, AudioError, failure_text
 from simvq_audio.evaluation.alignment import align
-from simvq_audio.evaluation.coding import CODING_ERRORS, CodedFile, failure_text
+from simvq_audio.evaluation.coding import CodedFile
 from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.protocol import Protocol
 from simvq_audio.evaluation.trial import Coding, Trial
@@ -86,7 +86,7 @@ class Scorer:
         """
         try:
             trials = load_trials(job, self._protocol)
-        except CODING_ERRORS as error:
+        except FILE_ERRORS as error:
             return FileScores(failure=failure_text(error, job.reference))
         scores: dict[str, float] = {}
         problems: dict[str, str] = {}

@@ -13,6 +13,9 @@ import soundfile
 
 from simvq_audio.audio import read_audio
 from simvq_audio.bitstream import Codes
+from simvq_audio.codec import Codec, StreamDecoder, StreamEncoder
+from simvq_audio.errors import CodesError
+from simvq_audio.model.storage import load_model, save_model
 
 MakeAudio = Callable[..., np.ndarray]
 
@@ -25,7 +28,7 @@ def content(folder: Path) -> set[str]:
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (8_000, 2), (192_000, 1), (44_100, 8)])
 def test_a_round_trip_keeps_rate_length_and_sound(
-    tmp_path: Path, toy, run, make_audio: MakeAudio, suffix: str, rate: int, channels: int
+    tmp_path: Path, small, run, make_audio: MakeAudio, suffix: str, rate: int, channels: int
 ) -> None:
     samples = make_audio(tmp_path / "a.wav", 0.4321, rate, channels)
     ended = run("encode", tmp_path / "a.wav", tmp_path / "a.codes")
@@ -37,34 +40,37 @@ def test_a_round_trip_keeps_rate_length_and_sound(
     assert f"b{suffix}" in ended.text
     decoded, decoded_rate = soundfile.read(tmp_path / f"b{suffix}", always_2d=True)
     assert decoded_rate == rate and decoded.shape == samples.shape
-    # The toy codes steps of 1 ms, of which the sine of 50 Hz has 20 in a period.
-    assert np.abs(decoded - samples)[rate // 100 : -rate // 100].max() < 0.15
+    # What the codec makes of the same samples.
+    waveform, _ = read_audio(tmp_path / "a.wav")
+    expected = small.codec.decode(small.codec.encode(waveform, rate)).clamp(-1, 1)
+    np.testing.assert_allclose(decoded.T, expected, atol=1e-3)
     assert content(tmp_path) == {"a.wav", "a.codes", f"b{suffix}"}
 
 
-def test_native_rate(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_native_rate(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav", 0.5, 44_100)
     run("encode", tmp_path / "a.wav", tmp_path / "a.codes")
     ended = run("decode", tmp_path / "a.codes", tmp_path / "b.wav", "--native-rate")
     assert ended.code == 0
     info = soundfile.info(tmp_path / "b.wav")
-    assert (info.samplerate, info.frames) == (toy.sample_rate, 4000)
+    assert (info.samplerate, info.frames) == (24_000, 12_000)
 
 
-def test_options_reach_the_codec(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_options_reach_the_codec(
+    tmp_path: Path, small, run, make_audio: MakeAudio, model_file: Path
+) -> None:
     make_audio(tmp_path / "a.wav")
-    model = tmp_path / "model"
-    model.touch()
+    model = model_file
     options = ["-m", model, "--device", "cpu", "--batch-seconds", "7"]
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes", *options).code == 0
     assert run("decode", tmp_path / "a.codes", tmp_path / "b.wav").code == 0
-    assert toy.loads == [
+    assert small.loads == [
         {"model": str(model), "device": "cpu", "batch_seconds": 7.0},
         {"model": None, "device": "auto", "batch_seconds": 30.0},
     ]
 
 
-def test_json_for_files(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_json_for_files(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav", 2.0, 16_000, 2)
     ended = run("encode", tmp_path / "a.wav", tmp_path / "a.codes", "--json")
     result = json.loads(ended.text)
@@ -76,11 +82,11 @@ def test_json_for_files(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None
         "output": str(tmp_path / "a.codes"),
         "seconds": 2.0,
         "bytes": size,
-        "nominal_kbps": 16.0,
-        "file_kbps": 8 * size / 2 / 1000,
+        "nominal_kbps": pytest.approx(0.675),  # of one channel
+        "file_kbps": pytest.approx(8 * size / 2 / 2 / 1000),
         "channels": 2,
         "sample_rate": 16_000,
-        "frames": 2000,
+        "frames": 150,
     }
     ended = run("decode", tmp_path / "a.codes", tmp_path / "b.wav", "--json")
     decoded = json.loads(ended.text)
@@ -90,7 +96,7 @@ def test_json_for_files(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None
         assert decoded[key] == result[key]
 
 
-def test_quiet_prints_nothing(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_quiet_prints_nothing(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav")
     for arguments in (("encode", "a.wav", "a.codes"), ("decode", "a.codes", "b.wav")):
         command, *names = arguments
@@ -99,7 +105,7 @@ def test_quiet_prints_nothing(tmp_path: Path, toy, run, make_audio: MakeAudio) -
     run("encode", tmp_path / "no.wav", tmp_path / "no.codes", "-q").assert_refused("No such file")
 
 
-def test_pipes(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_pipes(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav", 0.3, 44_100, 2)
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes").code == 0
     encoded = run("encode", "-", "-", stdin=(tmp_path / "a.wav").read_bytes())
@@ -116,29 +122,29 @@ def test_pipes(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
     assert (tmp_path / "b.wav").read_bytes() == decoded.output
 
 
-def test_what_a_pipe_is_refused(tmp_path: Path, toy, run) -> None:
+def test_what_a_pipe_is_refused(tmp_path: Path, small, run) -> None:
     run("encode", "-", "-", stdin=b"").assert_refused("standard input: is empty")
     run("encode", "-", "-", stdin=b"text " * 99).assert_refused("standard input: is not audio")
     run("decode", "-", "-", stdin=b"").assert_refused("standard input: ")
     run("decode", "-", "-", stdin=b"text " * 99).assert_refused("standard input: ")
     run("encode", "-", "-", "--json", stdin=b"").assert_refused("--json")
     run("decode", "-", "-", "--format", "flac").assert_refused("wav")
-    assert toy.loads == []
+    assert small.loads == []
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_bare_indices(tmp_path: Path, toy, run, make_audio: MakeAudio, channels: int) -> None:
-    samples = make_audio(tmp_path / "a.wav", 0.5, toy.sample_rate, channels)
+def test_bare_indices(tmp_path: Path, small, run, make_audio: MakeAudio, channels: int) -> None:
+    make_audio(tmp_path / "a.wav", 0.5, small.codec.sample_rate, channels)
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.npy").code == 0
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes").code == 0
     indices = np.load(tmp_path / "a.npy", allow_pickle=False)
     assert indices.dtype == np.int32
-    assert indices.shape == ((500,) if channels == 1 else (channels, 500))
+    assert indices.shape == ((38,) if channels == 1 else (channels, 38))
     expected = Codes.load(tmp_path / "a.codes").indices
     np.testing.assert_array_equal(np.atleast_2d(indices), expected)
     assert run("decode", tmp_path / "a.npy", tmp_path / "b.wav").code == 0
     decoded, rate = soundfile.read(tmp_path / "b.wav", always_2d=True)
-    assert rate == toy.sample_rate and decoded.shape == samples.shape
+    assert rate == small.codec.sample_rate and decoded.shape == (38 * 320, channels)
     assert content(tmp_path) == {"a.wav", "a.npy", "a.codes", "b.wav"}
 
 
@@ -173,19 +179,19 @@ def with_shape(shape: str) -> bytes:
         as_npy(np.zeros(100, np.float32)),
         as_npy(np.zeros((1, 2, 3), np.int32)),
         as_npy(np.zeros((), np.int32)),
-        as_npy(np.array([0, 256])),
+        as_npy(np.array([0, 512])),
         as_npy(np.array([-1])),
         as_npy(np.array([2**32])),
     ],
 )
-def test_damaged_indices(tmp_path: Path, toy, run, data: bytes) -> None:
+def test_damaged_indices(tmp_path: Path, small, run, data: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(data)
     run("decode", tmp_path / "a.npy", tmp_path / "b.wav").assert_refused("")
     assert content(tmp_path) == {"a.npy"}
 
 
 @pytest.mark.parametrize("at", range(0, 128, 3))
-def test_any_damage_of_the_npy_header_is_one_line(tmp_path: Path, toy, run, at: int) -> None:
+def test_any_damage_of_the_npy_header_is_one_line(tmp_path: Path, small, run, at: int) -> None:
     for value in (0, 0x28, 0xFF):
         data = bytearray(_SOUND)
         data[at] = value
@@ -198,7 +204,7 @@ def test_any_damage_of_the_npy_header_is_one_line(tmp_path: Path, toy, run, at: 
             assert soundfile.info(tmp_path / "b.wav").frames > 0
 
 
-def test_an_empty_recording(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_an_empty_recording(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav", 0.0, 44_100, 2)
     for name in ("a.codes", "a.npy"):
         assert run("encode", tmp_path / "a.wav", tmp_path / name).code == 0
@@ -207,10 +213,10 @@ def test_an_empty_recording(tmp_path: Path, toy, run, make_audio: MakeAudio) -> 
             assert run("decode", tmp_path / name, target).code == 0
             waveform, rate = read_audio(target)
             assert waveform.shape == (2, 0)
-            assert rate == (44_100 if name == "a.codes" else toy.sample_rate)
+            assert rate == (44_100 if name == "a.codes" else small.codec.sample_rate)
 
 
-def test_one_sample(tmp_path: Path, toy, run) -> None:
+def test_one_sample(tmp_path: Path, small, run) -> None:
     soundfile.write(tmp_path / "a.wav", [0.5], 44_100)
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes").code == 0
     assert run("decode", tmp_path / "a.codes", tmp_path / "b.wav").code == 0
@@ -218,32 +224,39 @@ def test_one_sample(tmp_path: Path, toy, run) -> None:
     assert (info.frames, info.samplerate) == (1, 44_100)
 
 
-def test_silence(tmp_path: Path, toy, run) -> None:
+def test_silence(tmp_path: Path, small, run) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(3000), 16_000)
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes").code == 0
     assert run("decode", tmp_path / "a.codes", tmp_path / "b.wav").code == 0
-    assert not soundfile.read(tmp_path / "b.wav")[0].any()
+    decoded, rate = soundfile.read(tmp_path / "b.wav")
+    assert (len(decoded), rate) == (3000, 16_000)
 
 
-def test_nan_is_refused(tmp_path: Path, toy, run) -> None:
+def test_nan_is_refused(tmp_path: Path, small, run) -> None:
     soundfile.write(tmp_path / "a.wav", [0.0, np.nan], 16_000, subtype="FLOAT")
     run("encode", tmp_path / "a.wav", tmp_path / "a.codes").assert_refused("a.wav: holds nan at")
     assert content(tmp_path) == {"a.wav"}
 
 
-def test_clipping_is_reported(tmp_path: Path, toy, run) -> None:
-    # The interpolation between full-scale levels of both signs overshoots.
-    np.save(tmp_path / "a.npy", np.tile(np.repeat([0, 255], 100), 5))
-    codes = toy().codes_from_indices(np.load(tmp_path / "a.npy"))
-    codes = Codes(codes.indices, 256, codes.codes_id, 16_000, 2 * codes.num_samples)
+def test_clipping_is_reported(tmp_path: Path, small, run, model_file: Path) -> None:
+    # A decoder that is 20 dB louder; it decodes the same codes.
+    model, header = load_model(model_file)
+    bias = model.decoder.head.out.bias
+    bias[: len(bias) // 2] += np.log(10)
+    save_model(tmp_path / "loud.safetensors", header.config, model.state_dict())
+    loud = Codec.load(tmp_path / "loud.safetensors", device="cpu")
+    codes = small.codec.codes_from_indices(np.arange(512))
+    expected = int((loud.decode(codes).abs() > 1).sum())
+    assert expected > 0
     codes.save(tmp_path / "a.codes")
-    ended = run("decode", tmp_path / "a.codes", tmp_path / "b.wav")
-    assert ended.code == 0 and "samples were clipped" in ended.text
-    result = json.loads(run("decode", tmp_path / "a.codes", tmp_path / "c.wav", "--json").text)
-    assert result["clipped_samples"] > 0
+    options = ["--model", tmp_path / "loud.safetensors"]
+    ended = run("decode", tmp_path / "a.codes", tmp_path / "b.wav", *options)
+    assert ended.code == 0 and f"{expected} samples were clipped" in ended.text
+    ended = run("decode", tmp_path / "a.codes", tmp_path / "c.wav", "--json", *options)
+    assert json.loads(ended.text)["clipped_samples"] == expected
 
 
-def test_existing_files_need_force(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_existing_files_need_force(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav")
     pairs = [("encode", "a.wav", "a.codes"), ("decode", "a.codes", "b.wav")]
     for command, source, target in pairs:
@@ -251,21 +264,21 @@ def test_existing_files_need_force(tmp_path: Path, toy, run, make_audio: MakeAud
         assert run(*arguments).code == 0
         made = (tmp_path / target).read_bytes()
         (tmp_path / target).write_bytes(b"older")
-        loads = len(toy.loads)
+        loads = len(small.loads)
         run(*arguments).assert_refused("exists; --force")
         assert (tmp_path / target).read_bytes() == b"older"
         # Refused before the slow part.
-        assert len(toy.loads) == loads
+        assert len(small.loads) == loads
         assert run(*arguments, "--force").code == 0
         assert (tmp_path / target).read_bytes() == made
 
 
 def test_what_is_refused_before_the_model_is_loaded(
-    tmp_path: Path, toy, run, make_audio: MakeAudio
+    tmp_path: Path, small, run, make_audio: MakeAudio
 ) -> None:
     make_audio(tmp_path / "a.wav")
     codes = tmp_path / "a.codes"
-    toy().encode(np.zeros(100), 16_000).save(codes)
+    small.codec.encode(np.zeros(100), 16_000).save(codes)
     wav = tmp_path / "a.wav"
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "folder.codes").mkdir()
@@ -286,13 +299,13 @@ def test_what_is_refused_before_the_model_is_loaded(
         (("decode", codes, tmp_path / "b.wav", "--format", "flac"), "suffix"),
     ]:
         run(*arguments).assert_refused(words)
-    assert toy.loads == []
+    assert small.loads == []
     assert content(tmp_path) == {"a.wav", "a.codes", "folder.wav", "folder.codes"}
 
 
-def test_a_link_to_the_input_is_the_same_path(tmp_path: Path, toy, run) -> None:
+def test_a_link_to_the_input_is_the_same_path(tmp_path: Path, small, run) -> None:
     codes = tmp_path / "a.codes"
-    toy().encode(np.zeros(100), 16_000).save(codes)
+    small.codec.encode(np.zeros(100), 16_000).save(codes)
     link = tmp_path / "b.wav"
     try:
         link.symlink_to(codes)
@@ -301,25 +314,37 @@ def test_a_link_to_the_input_is_the_same_path(tmp_path: Path, toy, run) -> None:
     run("decode", codes, link, "--force").assert_refused("same path")
 
 
-def test_what_the_codec_refuses(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
+def test_what_the_codec_refuses(tmp_path: Path, small, run, make_audio: MakeAudio) -> None:
     make_audio(tmp_path / "a.wav")
     encode = "encode", tmp_path / "a.wav", tmp_path / "a.codes"
     run(*encode, "--device", "cuda:7").assert_refused("cuda:7")
-    run(*encode, "--model", tmp_path / "none").assert_refused("no such model")
+    run(*encode, "--model", tmp_path / "none").assert_refused("there is no model file")
     foreign = Codes(np.zeros(10, np.int32), 256, "f" * 12, 8000, 80)
     foreign.save(tmp_path / "foreign.codes")
     run("decode", tmp_path / "foreign.codes", tmp_path / "b.wav").assert_refused("f" * 12)
     assert content(tmp_path) == {"a.wav", "foreign.codes"}
 
 
-def test_failures_midway_leave_nothing(tmp_path: Path, toy, run, make_audio: MakeAudio) -> None:
-    make_audio(tmp_path / "a.wav", 1.0)
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_failures_midway_leave_nothing(
+    tmp_path: Path, small, run, make_audio: MakeAudio, monkeypatch
+) -> None:
+    make_audio(tmp_path / "a.wav", 3.0)
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.codes").code == 0
-    toy.fail_decoding_after = 2000
+    # Two of three seconds are written by then.
+    options = ["--batch-seconds", "1"]
+    monkeypatch.setattr(StreamDecoder, "finish", failing(CodesError("on purpose")))
     for name in ("b.wav", "b.flac"):
-        run("decode", tmp_path / "a.codes", tmp_path / name).assert_refused("on purpose")
+        run("decode", tmp_path / "a.codes", tmp_path / name, *options).assert_refused("on purpose")
     run("decode", tmp_path / "a.codes", "-").assert_refused("on purpose")
-    toy.fail_encoding = staticmethod(lambda waveform: OSError(28, "No space left on device"))
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(StreamEncoder, "finish", failing(full))
     for name in ("b.codes", "b.npy", "-"):
         target = name if name == "-" else tmp_path / name
         run("encode", tmp_path / "a.wav", target).assert_refused("No space left on device")

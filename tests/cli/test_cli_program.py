@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from simvq_audio.bitstream import OVERHEAD_BYTES, Codes
+from simvq_audio.errors import ModelError
+from simvq_audio.model.storage import read_header
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -69,11 +72,11 @@ def test_version(run, monkeypatch: pytest.MonkeyPatch) -> None:
         ["info", "a", "--none"],
     ],
 )
-def test_wrong_usage_is_code_2(toy, run, arguments: list[str]) -> None:
+def test_wrong_usage_is_code_2(small, run, arguments: list[str]) -> None:
     ended = run(*arguments)
     assert ended.code == 2
     assert "Usage: simvq-audio" in ended.errors
-    assert toy.loads == []
+    assert small.loads == []
 
 
 def failing(error: BaseException):
@@ -95,7 +98,7 @@ def failing(error: BaseException):
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_exceptions(toy, run, monkeypatch, error, code: int | None, message: str | None) -> None:
+def test_exceptions(small, run, monkeypatch, error, code: int | None, message: str | None) -> None:
     monkeypatch.setattr(sys.modules["simvq_audio.embedded"], "embedded_models", failing(error))
     if code is None:
         # A bug, and not a mistake of the user: the traceback is for the bug report.
@@ -108,7 +111,7 @@ def test_exceptions(toy, run, monkeypatch, error, code: int | None, message: str
     assert ended.errors.count("\n") == 1
 
 
-def test_a_broken_pipe_is_quiet(toy, run, monkeypatch) -> None:
+def test_a_broken_pipe_is_quiet(small, run, monkeypatch) -> None:
     error = BrokenPipeError(32, "Broken pipe")
     monkeypatch.setattr(sys.modules["simvq_audio.embedded"], "embedded_models", failing(error))
     ended = run("models")
@@ -129,9 +132,9 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_info(tmp_path: Path, toy, run) -> None:
+def test_info(tmp_path: Path, small, run) -> None:
     path = tmp_path / "a.codes"
-    Codes(np.zeros((2, 1000), np.int32), 256, toy.codes_id, 44_100, 44_100).save(path)
+    Codes(np.zeros((2, 1000), np.int32), 256, small.codec.codes_id, 44_100, 44_100).save(path)
     result = json.loads(run("info", path, "--json").text)
     size = path.stat().st_size
     assert size == 2000 + OVERHEAD_BYTES
@@ -146,11 +149,11 @@ def test_info(tmp_path: Path, toy, run) -> None:
         "frames": 1000,
         "codebook_size": 256,
         "bits_per_code": 8,
-        "file_kbps": pytest.approx(8 * size / 1000),
-        "coded_kbps": pytest.approx(16.0),
-        "nominal_kbps": pytest.approx(16.0),
-        "codes_id": toy.codes_id,
-        "model": "toy",
+        "file_kbps": pytest.approx(4 * size / 1000),
+        "coded_kbps": pytest.approx(8.0),  # of one channel
+        "nominal_kbps": pytest.approx(8.0),
+        "codes_id": small.codec.codes_id,
+        "model": "small",
         "coding": "fixed",
         "prior_id": None,
         "blocks": 0,
@@ -158,12 +161,19 @@ def test_info(tmp_path: Path, toy, run) -> None:
     }
     ended = run("info", path)
     assert ended.code == 0
-    for words in ("2 channels at 44100 Hz", "1.00 s", "16.000", "toy", toy.codes_id, "256"):
+    for words in (
+        "2 channels at 44100 Hz",
+        "1.00 s",
+        "8.000",
+        "small",
+        small.codec.codes_id,
+        "256",
+    ):
         assert words in ended.text
-    assert toy.loads == []
+    assert small.loads == []
 
 
-def test_info_about_an_empty_recording_of_another_model(tmp_path: Path, toy, run) -> None:
+def test_info_about_an_empty_recording_of_another_model(tmp_path: Path, small, run) -> None:
     path = tmp_path / "a.codes"
     Codes(np.zeros((1, 0), np.int32), 4096, "f" * 12, 8000, 0).save(path)
     result = json.loads(run("info", path, "--json").text)
@@ -172,49 +182,58 @@ def test_info_about_an_empty_recording_of_another_model(tmp_path: Path, toy, run
     assert ended.code == 0 and "another model" in ended.text
 
 
-def test_info_refuses(tmp_path: Path, toy, run) -> None:
+def test_info_refuses(tmp_path: Path, small, run) -> None:
     run("info", tmp_path / "no.codes").assert_refused("no.codes")
     (tmp_path / "a.codes").write_text("text")
     run("info", tmp_path / "a.codes").assert_refused("not a .codes file")
 
 
-def test_spaces_in_file_names_stay(tmp_path: Path, toy, run) -> None:
+def test_spaces_in_file_names_stay(tmp_path: Path, small, run) -> None:
     run("info", tmp_path / "a  b.codes").assert_refused("a  b.codes")
 
 
-def test_models(toy, run, tmp_path: Path) -> None:
+def test_models(small, run, model_file: Path) -> None:
     assert json.loads(run("models", "--json").text) == {
         "models": [
             {
-                "name": "toy",
-                "codes_id": toy.codes_id,
-                "model_id": "ba9876543210",
-                "sample_rate": 8_000,
-                "frame_rate": 1000.0,
-                "codebook_size": 256,
-                "kbps": 8.0,
-                "parameters": 42,
-                "file_bytes": 12_345,
-                "licence": "MIT",
-                "description": "Levels of eight samples.",
-                "path": str(tmp_path / "toy.safetensors"),
+                "name": "small",
+                "codes_id": small.codec.codes_id,
+                "model_id": small.codec.model_id,
+                "sample_rate": 24_000,
+                "frame_rate": 75.0,
+                "codebook_size": 512,
+                "kbps": 0.675,
+                "parameters": read_header(model_file).parameters,
+                "file_bytes": model_file.stat().st_size,
+                "licence": "",
+                "description": "",
+                "path": str(model_file),
             }
         ]
     }
     ended = run("models")
     assert ended.code == 0
     for words in (
-        "toy: Levels of eight samples.",
-        toy.codes_id,
-        "8.000 kbit/s",
-        "12.3 kB",
-        "MIT",
+        "small: ",
+        small.codec.codes_id,
+        "0.675 kbit/s",
+        "codebook of 512 entries",
     ):
         assert words in ended.text
-    assert toy.loads == []
+    assert small.loads == []
 
 
-def test_import_published(tmp_path: Path, toy, run) -> None:
+def _import_published(checkpoint: Path, out: Path, *, raw: bool) -> SimpleNamespace:
+    """In place of the importer, which tests/model has tests of."""
+    if not checkpoint.exists():
+        raise ModelError(f"{checkpoint}: no such file")
+    out.write_bytes(b"model")
+    source = "raw" if raw else "ema"
+    return SimpleNamespace(codebook_size=4096, parameters=12_345_678, source=source)
+
+
+def test_import_published(tmp_path: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr("simvq_audio.model.published_import.import_published", _import_published)
     checkpoint, out = tmp_path / "a.ckpt", tmp_path / "a.safetensors"
     run("import-published", checkpoint, out).assert_refused("a.ckpt: no such file")
     checkpoint.touch()
@@ -227,15 +246,15 @@ def test_import_published(tmp_path: Path, toy, run) -> None:
     assert ended.code == 0 and "raw weights" in ended.text
 
 
-def test_names_that_the_terminal_cannot_show(tmp_path: Path, toy, run) -> None:
+def test_names_that_the_terminal_cannot_show(tmp_path: Path, small, run) -> None:
     path = tmp_path / "\u0448.codes"
-    Codes(np.zeros(10, np.int32), 256, toy.codes_id, 8000, 80).save(path)
+    Codes(np.zeros(10, np.int32), 256, small.codec.codes_id, 8000, 80).save(path)
     ended = run("info", path, encoding="ascii")
     assert (ended.code, ended.errors) == (0, "")
     assert "\\u0448.codes" in ended.text
 
 
-def test_names_in_brackets_are_no_markup(tmp_path: Path, toy, run) -> None:
+def test_names_in_brackets_are_no_markup(tmp_path: Path, small, run) -> None:
     path = tmp_path / "a [bold]b.codes"
-    Codes(np.zeros(10, np.int32), 256, toy.codes_id, 8000, 80).save(path)
+    Codes(np.zeros(10, np.int32), 256, small.codec.codes_id, 8000, 80).save(path)
     assert "a [bold]b.codes" in run("info", path).text
