@@ -6,6 +6,9 @@ that library users can catch either the precise class or the broad one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SimvqAudioError(ValueError):
     """Base class of everything this package raises for bad input."""
@@ -33,6 +36,23 @@ class ConfigError(SimvqAudioError):
 
 class MissingExtraError(SimvqAudioError, ImportError):
     """A command needs an optional dependency; the message names the extra that brings it."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around imports that an extra of this package brings.
+
+    Raises:
+        MissingExtraError: one of them fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            problem = f"{error.name} is not installed; it comes"
+        else:
+            problem = f"a package cannot be imported ({error}); what is needed comes"
+        raise MissingExtraError(f"{problem} with: pip install 'simvq-audio[{extra}]'") from error
 
 
 def one_line(text: str) -> str:

@@ -31,7 +31,7 @@ def configuration(cls: type[_T]) -> type[_T]:
     Every field is checked against its annotation, and unknown ones are refused. ``__post_init__``
     raises ``ValueError`` for what involves several fields.
     """
-    made = pydantic_dataclass(
+    made: Any = pydantic_dataclass(
         cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False)
     )
     construct = made.__init__
@@ -60,7 +60,7 @@ def parse(cls: type[_T], values: Any, where: str) -> _T:
             the tables it lies in.
     """
     try:
-        return _adapter(cls).validate_python(values)
+        return _adapter(cls).validate_python(values)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(_describe(error, values, where)) from None
 

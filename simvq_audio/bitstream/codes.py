@@ -344,7 +344,7 @@ def _as_sizes(value: object) -> int | tuple[int, ...]:
 
 def _as_int(name: str, value: object) -> int:
     try:
-        return operator.index(value)
+        return operator.index(value)  # type: ignore[arg-type]
     except TypeError as error:
         raise CodesError(f"{name} must be an integer, not {type(value).__name__}") from error
 

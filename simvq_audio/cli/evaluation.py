@@ -7,7 +7,7 @@ import shlex
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from simvq_audio.cli.paths import refuse_target_file
 from simvq_audio.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from simvq_audio.codec import Codec
+    from simvq_audio.evaluation.coding import FileCodec
     from simvq_audio.evaluation.metric import Metric
     from simvq_audio.evaluation.results import Report
     from simvq_audio.evaluation.runner import Settings
@@ -295,10 +295,11 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _load_codec(model: str | None, device: str) -> Codec:
+def _load_codec(model: str | None, device: str) -> FileCodec:
     from simvq_audio.codec import Codec
 
-    return Codec.load(model, device=device)
+    codec: Any = Codec.load(model, device=device)
+    return codec
 
 
 def _find_metrics(names: str, *, coded: bool = True) -> list[type[Metric]]:

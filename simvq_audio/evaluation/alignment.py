@@ -74,10 +74,10 @@ def estimate_delay(
             continue
         if not (reference.any() and decoded.any()):
             continue
-        rows = (_envelopes(x, sample_rate, hop) for x in (reference, decoded))
-        coarse.append(_correlation(*rows, reach).sum(axis=0))
-        rows = (x[None] - x.mean(dtype=np.float64) for x in (reference, decoded))
-        fine.append(_correlation(*rows, fine_reach)[0])
+        envelopes = [_envelopes(x, sample_rate, hop) for x in (reference, decoded)]
+        coarse.append(_correlation(envelopes[0], envelopes[1], reach).sum(axis=0))
+        centred = [x[None] - x.mean(dtype=np.float64) for x in (reference, decoded)]
+        fine.append(_correlation(centred[0], centred[1], fine_reach)[0])
     if not coarse:
         raise AlignmentError(
             "no recording has sound in both original and decoded of at least 0.1 s: the delay "

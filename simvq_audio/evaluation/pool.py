@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
@@ -34,7 +34,7 @@ def score_all(
     metrics: Sequence[type[Metric]],
     protocol: Protocol,
     processes: int,
-) -> Iterator[tuple[ScoringJob, FileScores]]:
+) -> Generator[tuple[ScoringJob, FileScores], None, None]:
     """Score recordings in processes of their own, in no particular order.
 
     A process that dies takes the pool with it. The files that were in work are then tried again
@@ -44,7 +44,7 @@ def score_all(
     while left:
         suspects: list[ScoringJob] = []
         with _executor(metrics, protocol, min(processes, len(left))) as pool:
-            in_work = {}
+            in_work: dict[Future[FileScores], ScoringJob] = {}
             try:
                 while left or in_work:
                     # No more than there are processes, so that a death has few suspects.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simvq_audio.errors import ConfigError
-from simvq_audio.evaluation.metrics.guards import needs_extra
+from simvq_audio.errors import ConfigError, needs_extra
 from simvq_audio.evaluation.trial import resample_mono
 
 RESAMPLERS = ("soxr", "torchaudio")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simvq_audio.errors import MissingExtraError
+from simvq_audio.errors import needs_extra
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
@@ -103,10 +103,6 @@ def paired_test(
 
 
 def _scipy_stats():
-    try:
+    with needs_extra("eval"):
         from scipy import stats
-    except ImportError as error:
-        raise MissingExtraError(
-            "scipy is not installed; it comes with: pip install 'simvq-audio[eval]'"
-        ) from error
     return stats

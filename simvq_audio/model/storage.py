@@ -91,7 +91,7 @@ def save_model(
             save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
         except SafetensorError as error:  # a full disk, for instance
             raise write_error(error, Path(path)) from error
-    return header["model_id"]
+    return str(header["model_id"])
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
@@ -147,6 +147,7 @@ def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> ModelHeader:
     metadata = dict(written)
+    others: tuple[str, ...] = ()
     try:
         old = metadata.pop("format") == 1
         values = metadata.pop("config")
@@ -156,7 +157,7 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
             whole = str(metadata.pop("fingerprint"))
             meaning, others = codes_id(config, _quantizer_tensors(path, entries)), (whole,)
         else:
-            meaning, others = str(metadata.pop("codes_id")), ()
+            meaning = str(metadata.pop("codes_id"))
             whole = str(metadata.pop("model_id"))
     except ConfigError as error:
         raise ModelError(f"the configuration in {path} does not fit: {error}") from error

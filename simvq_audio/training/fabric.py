@@ -8,7 +8,7 @@ import os
 import torch
 
 from simvq_audio.device import find_device
-from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.errors import ConfigError, needs_extra
 
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -29,12 +29,8 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
         ConfigError: the device is not there.
         MissingExtraError: lightning-fabric is not installed.
     """
-    try:
+    with needs_extra("train"):
         from lightning_fabric import Fabric
-    except ImportError as error:
-        raise MissingExtraError(
-            "training needs lightning-fabric; install it with: pip install 'simvq-audio[train]'"
-        ) from error
     # Its remarks on precision and strategy tell nothing that the configuration does not.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     place = find_device(device)

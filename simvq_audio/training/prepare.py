@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
-from simvq_audio.errors import AudioError, ConfigError, MissingExtraError
+from simvq_audio.errors import AudioError, ConfigError, needs_extra
 from simvq_audio.training.download import download, unpack_folder
 from simvq_audio.training.manifest import ManifestRow, load_manifest, summary, write_manifest
 from simvq_audio.training.packed import pack
@@ -71,7 +71,8 @@ def prepare_folder(
     if source.suffix == ".jsonl":
         if speaker_from is not None:
             raise ConfigError("--speaker-from is for folders and archives; a manifest has speakers")
-        rows, unreadable = load_manifest(source), []
+        rows = load_manifest(source)
+        unreadable: list[str] = []
     else:
         candidates = find_candidates(source, speaker_from)
         with progress("reading", len(candidates)) as advance:
@@ -157,12 +158,8 @@ def libritts_archives() -> dict[str, tuple[str, str]]:
     Raises:
         MissingExtraError: torchaudio is not installed.
     """
-    try:
+    with needs_extra("train"):
         from torchaudio.datasets import libritts
-    except ImportError as error:
-        raise MissingExtraError(
-            "downloading needs torchaudio: pip install 'simvq-audio[train]'"
-        ) from error
     return {
         url.rsplit("/", 1)[1].removesuffix(".tar.gz"): (url, sha256)
         for url, sha256 in libritts._CHECKSUMS.items()

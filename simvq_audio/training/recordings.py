@@ -87,13 +87,15 @@ class RecordingFiles:
             AudioError: there is no such file or member, or it is not audio.
         """
         with ExitStack() as stack:
-            source: str | BinaryIO = path
+            source: str | io.RawIOBase = path
             if shard is not None:
                 place = self._places[shard].get(posixpath.normpath(path))
                 if place is None:
                     raise AudioError(f"{path}: is not in {shard}")
                 source = stack.enter_context(_Member(shard, *place))
-            yield stack.enter_context(SpanReader(source, path))
+            reader = SpanReader(source, path)
+            stack.enter_context(reader)
+            yield reader
 
 
 def read_mono(reader: SpanReader, sample_rate: int) -> np.ndarray:

@@ -149,7 +149,7 @@ class ValidationSet:
         for metric in self._metrics:
             rows[metric.name] = []
             failed[f"{metric.name}_failed"] = 0
-        shown = []
+        shown: list[Example] = []
         for name, original in self.recordings:
             waveform = torch.from_numpy(original)[None].to(device)
             indices = model.encode(waveform)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.errors import ConfigError, needs_extra
 from simvq_audio.training.validation import Example, spectrogram_image
 
 _METRICS = "metrics.jsonl"
@@ -160,10 +160,6 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 def _summary_writer() -> Any:
-    try:
+    with needs_extra("train"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError(
-            "TensorBoard is not installed; it comes with: pip install 'simvq-audio[train]'"
-        ) from error
     return SummaryWriter

@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
-from simvq_audio.errors import MissingExtraError
 from simvq_audio.evaluation.metric import UnscorableError
-
-
-@contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Around imports that an extra of this package brings.
-
-    Raises:
-        MissingExtraError: one of them fails.
-    """
-    try:
-        yield
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError):
-            problem = f"{error.name} is not installed; it comes"
-        else:
-            problem = f"a package cannot be imported ({error}); what is needed comes"
-        raise MissingExtraError(f"{problem} with: pip install 'simvq-audio[{extra}]'") from error
 
 
 def audible(reference: np.ndarray, decoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from simvq_audio.errors import ModelError
+from simvq_audio.errors import ModelError, needs_extra
 from simvq_audio.evaluation.metric import Metric, UnscorableError
-from simvq_audio.evaluation.metrics.guards import audible, finite, needs_extra
+from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
 UTMOS_VARIABLE = "SIMVQ_AUDIO_UTMOS"

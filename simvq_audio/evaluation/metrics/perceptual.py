@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from simvq_audio.errors import needs_extra
 from simvq_audio.evaluation.metric import Metric, UnscorableError
-from simvq_audio.evaluation.metrics.guards import audible, finite, needs_extra
+from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
 # In 20 s there cannot be more utterances of 0.2 s, 0.2 s apart, than the package pesq has room for

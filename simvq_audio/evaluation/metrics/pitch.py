@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from simvq_audio.errors import needs_extra
 from simvq_audio.evaluation.metric import Metric, UnscorableError
-from simvq_audio.evaluation.metrics.guards import audible, finite, needs_extra
+from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
 # The range in which the papers look for the pitch, in Hz.

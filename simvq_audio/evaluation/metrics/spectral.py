@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from simvq_audio.errors import needs_extra
 from simvq_audio.evaluation.metric import Metric, UnscorableError
-from simvq_audio.evaluation.metrics.guards import audible, finite, needs_extra
+from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
 _MEL_FLOOR = 1e-7  # power, of a full scale of 1

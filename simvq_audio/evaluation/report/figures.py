@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from simvq_audio.errors import needs_extra
 from simvq_audio.evaluation.metric import MetricInfo
-from simvq_audio.evaluation.report.spectra import missing_matplotlib
 from simvq_audio.evaluation.results import CodebookUse
 from simvq_audio.evaluation.statistics import Mean
 
@@ -54,10 +54,8 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs_extra("eval"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_matplotlib(error) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure
@@ -155,7 +153,7 @@ def distributions(
     for index, (name, values) in enumerate(scores.items()):
         axes = _axes(figure, (len(scores), 1, index + 1), sharex=first)
         first = first or axes
-        axes.hist(values, bins=edges, color=_colour(index), alpha=0.75)
+        axes.hist(values, bins=edges.tolist(), color=_colour(index), alpha=0.75)
         mean = means[name]
         if mean.low is not None and mean.high is not None:
             axes.axvspan(mean.low, mean.high, color=INK, alpha=0.15, linewidth=0)
@@ -248,7 +246,7 @@ def any_letters() -> Iterator[None]:
         yield
 
 
-def _axes(figure: Figure, place: tuple[int, int, int] = (1, 1, 1), **options: object) -> Axes:
+def _axes(figure: Figure, place: tuple[int, int, int] = (1, 1, 1), **options: Any) -> Axes:
     axes = figure.add_subplot(*place, **options)
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)

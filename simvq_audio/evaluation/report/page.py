@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import AudioError, ConfigError, MissingExtraError
+from simvq_audio.errors import AudioError, ConfigError, needs_extra
 from simvq_audio.evaluation.metric import MetricInfo
 from simvq_audio.evaluation.report import figures
 from simvq_audio.evaluation.report.media import MAX_SECONDS, recording_media
@@ -56,12 +56,8 @@ def write_page(report: Report, out: Path, *, players: int = 40) -> None:
 
 
 def _environment():
-    try:
+    with needs_extra("eval"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{error.name} is not installed; it comes with: pip install 'simvq-audio[eval]'"
-        ) from error
     environment = Environment(
         loader=PackageLoader(_PACKAGE, ""),
         autoescape=True,

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from simvq_audio.errors import AudioError, MissingExtraError
+from simvq_audio.errors import AudioError, needs_extra
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.008
@@ -60,10 +60,8 @@ def picture(levels: np.ndarray, loudest: float) -> bytes:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs_extra("eval"):
         from matplotlib.image import imsave
-    except ImportError as error:
-        raise missing_matplotlib(error) from error
     buffer = io.BytesIO()
     imsave(
         buffer,
@@ -76,10 +74,3 @@ def picture(levels: np.ndarray, loudest: float) -> bytes:
         pil_kwargs={"quality": _WEBP_QUALITY},
     )
     return buffer.getvalue()
-
-
-def missing_matplotlib(error: ImportError) -> MissingExtraError:
-    """The line that says where matplotlib comes from."""
-    return MissingExtraError(
-        f"{error.name} is not installed; it comes with: pip install 'simvq-audio[eval]'"
-    )

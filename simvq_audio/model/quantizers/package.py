@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.errors import ConfigError, MissingExtraError
+from simvq_audio.errors import ConfigError, needs_extra
 from simvq_audio.model.config import PackageConfig
 from simvq_audio.model.quantizers.base import Quantized, Quantizer
 from simvq_audio.model.quantizers.fsq import least_squares, principal_axes
@@ -38,13 +38,8 @@ class PackageQuantizer(Quantizer):
     def __init__(self, config: PackageConfig) -> None:
         super().__init__()
         self.config = config
-        try:
+        with needs_extra("study"):
             import vector_quantize_pytorch as package
-        except ImportError as error:
-            raise MissingExtraError(
-                "the quantiser of this model needs vector-quantize-pytorch; install it with: "
-                "pip install 'simvq-audio[study]'"
-            ) from error
         make = getattr(package, config.name, None)
         if not isinstance(make, type):
             raise ConfigError(f"vector-quantize-pytorch has no quantiser {config.name!r}")

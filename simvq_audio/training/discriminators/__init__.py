@@ -25,7 +25,7 @@ _MAKE: dict[str, Callable[[Any], list[nn.Module]]] = {
     "stft": lambda c: [StftDiscriminator(n, c.channels, c.compression) for n in c.n_ffts],
     "contrast": lambda c: [ContrastDiscriminator(n, c.channels) for n in c.n_ffts],
     "period": lambda c: [PeriodDiscriminator(p, c.channels) for p in c.periods],
-    "resolution": lambda c: [ResolutionDiscriminator(*r, c.channels) for r in c.resolutions],
+    "resolution": lambda c: [ResolutionDiscriminator(n, h, c.channels) for n, h in c.resolutions],
     "band": lambda c: [BandDiscriminator(n, c.bands, c.channels) for n in c.n_ffts],
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.errors import MissingExtraError
+from simvq_audio.errors import needs_extra
 from simvq_audio.training.losses.config import MelConfig
 from simvq_audio.training.losses.pair import Pair, energy
 
@@ -22,12 +22,8 @@ class MelLoss(nn.Module):
 
     def __init__(self, config: MelConfig, sample_rate: int) -> None:
         super().__init__()
-        try:
+        with needs_extra("train"):
             from torchaudio.functional import melscale_fbanks
-        except ImportError as error:
-            raise MissingExtraError(
-                "the mel loss needs torchaudio; install it with: pip install 'simvq-audio[train]'"
-            ) from error
         self.config = config
         self.hann_windows = {window for window, _, _ in config.scales}
         self.longest = max(self.hann_windows)

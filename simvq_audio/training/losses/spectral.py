@@ -43,7 +43,7 @@ class SpectralLosses(nn.Module):
         }
         self.weights = {name: weight for name, weight in config.spectral.items() if weight > 0}
         self.terms = nn.ModuleDict({name: make[name]() for name in self.weights})
-        self._window = max(term.longest for term in self.terms.values())
+        self._window = max(int(term.longest) for term in self.terms.values())
         for size in {size for term in self.terms.values() for size in term.hann_windows}:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
