@@ -196,6 +196,7 @@ class Codes:
         if isinstance(self.codebook_size, tuple):
             return SEVERAL, CODINGS[SEVERAL].pack(*arguments)
         fixed = CODINGS[FIXED_WIDTH].pack(*arguments)
+        assert fixed is not None  # only entropy coding can lack what it needs
         coded = CODINGS[ENTROPY].pack(*arguments) if coding == "entropy" else None
         if coded is not None and len(coded) < len(fixed):
             return ENTROPY, coded

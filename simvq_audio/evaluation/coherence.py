@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,8 @@ def band_coherence(
     Raises:
         ConfigError: a band holds no bin, or nothing is to be heard.
     """
-    istft = model.decoder.head.istft
+    decoder: Any = model.decoder
+    istft = decoder.head.istft
     device = next(model.parameters()).device
     spectra = FramedStft(istft.n_fft, istft.hop_length).to(device)
     width = model.config.sample_rate / istft.n_fft

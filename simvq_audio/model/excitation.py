@@ -49,7 +49,7 @@ class PhaseCounter:
         count = frequency.shape[1]
         if count:
             first = self._frequency is None
-            before = frequency[:, :1] if first else self._frequency
+            before = frequency[:, :1] if self._frequency is None else self._frequency
             joined = torch.cat([before, frequency], dim=1)
             steps = (joined[:, 1:] + joined[:, :-1]) * (0.5 * self._seconds * _UNITS)
             units = steps.round().long()

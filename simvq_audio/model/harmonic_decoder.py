@@ -192,7 +192,7 @@ class HarmonicDecoder(nn.Module):
 
     def stream(self) -> Stream:
         """A stream from latent (batch, latent_dim, frames) to waveform, exact for any cutting."""
-        return _HarmonicStream(self, self._render_frames)
+        return _HarmonicStream(self, self._render_frames)  # type: ignore[return-value]
 
 
 class _HarmonicStream:
