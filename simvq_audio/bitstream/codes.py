@@ -193,10 +193,11 @@ class Codes:
         if coding not in ("entropy", "fixed"):
             raise CodesError(f'the coding must be "entropy" or "fixed", not {coding!r}')
         arguments = self.indices, self.codebook_size, self.codes_id
-        if isinstance(self.codebook_size, tuple):
-            return SEVERAL, CODINGS[SEVERAL].pack(*arguments)
-        fixed = CODINGS[FIXED_WIDTH].pack(*arguments)
+        plain = SEVERAL if isinstance(self.codebook_size, tuple) else FIXED_WIDTH
+        fixed = CODINGS[plain].pack(*arguments)
         assert fixed is not None  # only entropy coding can lack what it needs
+        if plain == SEVERAL:
+            return SEVERAL, fixed
         coded = CODINGS[ENTROPY].pack(*arguments) if coding == "entropy" else None
         if coded is not None and len(coded) < len(fixed):
             return ENTROPY, coded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Coding(Protocol):
 
     name: str
 
-    def pack(self, indices: np.ndarray, codebook_size: int, codes_id: str) -> bytes | None:
+    # The size of the one codebook, or the sizes of several.
+    def pack(self, indices: np.ndarray, codebook_size: Any, codes_id: str) -> bytes | None:
         """The payload; None if this coding has nothing for such codes."""
 
     def payload_size(
