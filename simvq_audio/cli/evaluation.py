@@ -7,7 +7,7 @@ import shlex
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ from simvq_audio.cli.paths import refuse_target_file
 from simvq_audio.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from simvq_audio.evaluation.coding import FileCodec
+    from simvq_audio.codec import Codec
     from simvq_audio.evaluation.metric import Metric
     from simvq_audio.evaluation.results import Report
     from simvq_audio.evaluation.runner import Settings
@@ -295,11 +295,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _load_codec(model: str | None, device: str) -> FileCodec:
+def _load_codec(model: str | None, device: str) -> Codec:
     from simvq_audio.codec import Codec
 
-    codec: Any = Codec.load(model, device=device)
-    return codec
+    return Codec.load(model, device=device)
 
 
 def _find_metrics(names: str, *, coded: bool = True) -> list[type[Metric]]:

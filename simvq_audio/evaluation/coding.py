@@ -129,7 +129,7 @@ class RecordingCoder:
     def _code_anew(self, path: str, codes_path: Path, decoded_path: Path) -> dict[str, Any]:
         self._warm_up()
         encoded = self._encode(Path(path), codes_path)
-        if not encoded.codes.num_samples:
+        if not encoded.codes.num_samples:  # type: ignore[union-attr]
             codes_path.unlink()
             raise AudioError(f"{path}: holds no samples")
         decoded = self._one(self._coder.decode([(codes_path, decoded_path)]))
