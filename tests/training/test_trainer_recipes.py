@@ -210,6 +210,7 @@ def test_other_mistakes_are_one_line_too(tmp_path, run_script, monkeypatch):
     fails("there is no cuda: this machine has 0 CUDA devices", "--device=cuda")
     fails("unknown device 'tpu'", "--device=tpu")
     fails("holds no checkpoint to resume from", "--resume")
+    fails("give one of them", "--resume", "--init", "compact")
     fails("there is no model file", "--init", tmp_path / "none.safetensors")
     fails("holds no recording", "--dev", tmp_path)
     fails("Not a directory", out=config / "run")
