@@ -39,14 +39,18 @@ def exchange(parameters: Iterable[nn.Parameter]) -> None:
     Nothing is approximated; what is given up is the overlap with the backward pass. Fabric's own
     ``all_reduce`` is not used because it puts a barrier, and with it the host, in front.
     """
+    mean_over_processes([p.grad for p in parameters if p.grad is not None])
+
+
+def mean_over_processes(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in one exchange."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
+    flat = torch.cat([t.reshape(-1) for t in tensors])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    parts = flat.split([g.numel() for g in gradients])
-    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients)])
+    parts = flat.split([t.numel() for t in tensors])
+    torch._foreach_copy_(tensors, [part.view(t.shape) for part, t in zip(parts, tensors)])
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch.profiler import record_function
 
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.usage import quantization_error
+from simvq_audio.training.balancer import WaveformGradient
 from simvq_audio.training.config import OptimizerConfig, TrainingConfig
 from simvq_audio.training.discriminators import Discriminators
 from simvq_audio.training.gradients import SkippedSteps, clip, exchange, step_unless
@@ -62,7 +63,8 @@ class TrainingStep:
     taken at the reconstruction, with respect to nothing else, and handed on as a linear term; the
     discriminators' own loss then goes back through the same graph. Counted in forward passes of
     the discriminators this takes 7 (2 forward, 1 for the generator, 4 for their own gradients),
-    where two separate passes with a full backward pass each take 10 to 12.
+    where two separate passes with a full backward pass each take 10 to 12. Balanced losses take
+    one more, for feature matching's gradient by itself.
 
     Nothing in a step waits for the device, and all that is random in it follows from (seed, step,
     rank).
@@ -83,6 +85,7 @@ class TrainingStep:
         self.discriminators = Discriminators(config.discriminators).to(device)
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.spectral = SpectralLosses(config.loss, config.mel, config.model.sample_rate).to(device)
+        self.waveform_gradient = WaveformGradient(config.loss, device)
         self.generator_optimizer = _optimizer(self.model, config, config.optimizer.learning_rate)
         self.discriminator_optimizer = _optimizer(
             self.discriminators, config, config.adversary.learning_rate
@@ -145,26 +148,31 @@ class TrainingStep:
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
-            losses = self.spectral(limited, original)
-            total = self.spectral.total(losses)
+            # Every loss of the waveform ends at this leaf; what they ask of it together is handed
+            # on to the model as a linear term.
+            waveform = limited.detach().requires_grad_(not plan.hold)
+            losses = self.spectral(waveform, original)
+            gradient = None if plan.hold else self.waveform_gradient(losses, waveform)
+            others = torch.zeros((), device=waveform.device)
             for name, value in own.items():
                 # They reach weights that no other loss does, so they need no weight.
                 losses[name] = value
-                total = total + value
+                others = others + value
             if quantized is not None:
                 error = quantization_error(latent.detach(), quantized.latent.detach())
                 losses["quantization_error"] = error
             if quantized is not None and quantized.losses:
                 losses["quantizer"] = self._quantizer_loss(quantized.losses)
-                total = total + config.loss.quantizer * losses["quantizer"]
+                others = others + config.loss.quantizer * losses["quantizer"]
         if plan.discriminate:
             with record_function("discriminators"):
-                judged, term = self._discriminate(original, limited, plan.heard)
+                judged, from_judges = self._discriminate(original, waveform, plan.heard)
                 losses |= judged
-                total = total + term
+                if from_judges is not None:
+                    gradient = gradient + from_judges
         if not plan.hold:
             with record_function("backward"):
-                total.backward()
+                ((limited * gradient).sum() + others).backward()
         return Outcome(
             {name: value.detach() for name, value in losses.items()},
             None if quantized is None else quantized.indices,
@@ -178,37 +186,34 @@ class TrainingStep:
         return sum(others[1:], start=others[0])
 
     def _discriminate(
-        self, original: Tensor, reconstruction: Tensor, heard: bool
-    ) -> tuple[dict[str, Tensor], Tensor]:
+        self, original: Tensor, waveform: Tensor, heard: bool
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Compute the discriminators' gradients.
 
         They judge one window of the crops; see ``AdversaryConfig.window_seconds``.
 
+        Args:
+            waveform: the reconstruction, as a leaf.
+
         Returns:
-            losses by name, and the generator's term, weighted.
+            losses by name, and what they ask of ``waveform`` where they are heard.
         """
         config = self.config
         judged = config.judged_samples
         first = int(torch.randint(original.shape[-1] - judged + 1, ()))
-        original = original[:, first : first + judged]
-        reconstruction = reconstruction[:, first : first + judged]
-        handed_over = reconstruction.detach().requires_grad_(heard)
+        window = slice(first, first + judged)
+        handed_over = waveform if heard else waveform.detach()
         with self._fabric.autocast():
-            real = self.discriminators(original)
-            fake = self.discriminators(handed_over)
+            real = self.discriminators(original[:, window])
+            fake = self.discriminators(handed_over[:, window])
         losses: dict[str, Tensor] = {}
-        term = torch.zeros((), device=original.device)
+        gradient = None
         if heard:
             losses = generator_losses(config.discriminators, real, fake)
-            generator_loss = (
-                config.loss.adversarial * losses["adversarial"]
-                + config.loss.feature_matching * losses["feature_matching"]
-            )
-            (gradient,) = torch.autograd.grad(generator_loss, handed_over, retain_graph=True)
-            term = (reconstruction * gradient).sum()
+            gradient = self.waveform_gradient(losses, waveform)
         losses["discriminator"] = discriminator_loss(config.discriminators, real, fake)
         losses["discriminator"].backward(inputs=list(self.discriminators.parameters()))
-        return losses, term
+        return losses, gradient
 
     def _update(
         self,
@@ -254,12 +259,13 @@ class TrainingStep:
         self.model.quantizer.load_training_state(state.get("quantizer", {}))
 
     def moments(self) -> dict[str, Any]:
-        """The optimisers' state and the counters."""
+        """The optimisers' state, the averages of gradients' norms and the counters."""
         return {
             "generator_optimizer": self.generator_optimizer.state_dict()["state"],
             "discriminator_optimizer": self.discriminator_optimizer.state_dict()["state"],
             "skipped": self.skipped.total,
             "skipped_in_a_row": self.skipped.in_a_row,
+            "balance": self.waveform_gradient.state(),
         }
 
     def load_moments(self, state: dict[str, Any]) -> None:
@@ -270,6 +276,7 @@ class TrainingStep:
             optimizer.load_state_dict({"state": state[name], "param_groups": groups})
         self.skipped.total.copy_(state["skipped"])
         self.skipped.in_a_row.copy_(state["skipped_in_a_row"])
+        self.waveform_gradient.load_state(state.get("balance", {}))
 
 
 def learning_rate_factor(

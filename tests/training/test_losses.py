@@ -281,6 +281,10 @@ def test_short_crops_are_named():
         ({"loss": {"mel": -1.0}}, "recipe.loss.mel must be greater than or equal to 0"),
         ({"loss": {"mel": float("nan")}}, "recipe.loss.mel must be a finite number"),
         ({"loss": {"mel": 0.0}}, "recipe.loss: one of mel, bins, pesq and stoi must have a weight"),
+        (
+            {"loss": {"balance": True, "pesq": 2.0, "stoi": 1.0}},
+            "recipe.loss: pesq and stoi must have at most 0.1 of the shares together, not 0.125",
+        ),
         ({"mel": {"scales": [[512, 128]]}}, "recipe.mel.scales.0.2 is missing"),
         ({"mel": {"scales": [[513, 128, 20]]}}, "recipe.mel.scales.0.0 must be a multiple of 2"),
         ({"mel": {"filters": "bark"}}, "recipe.mel.filters must be 'slaney' or 'htk'"),

@@ -118,6 +118,21 @@ def test_a_run_with_frozen_parts_goes_on(tmp_path):
         make_trainer(tmp_path / "parts", tiny(steps=20, precision="bf16")).resume()
 
 
+@pytest.mark.parametrize("stop", [7, 20])  # before the discriminators are heard, and after
+def test_balanced_losses_go_on(tmp_path, stop):
+    config = tiny(loss={"balance": True, "mel": 1.0, "bins": 0.5}, steps=30)
+    whole = make_trainer(tmp_path / "whole", config)
+    whole.run()
+    make_trainer(tmp_path / "parts", config).run(max_steps=stop)
+    parts = make_trainer(tmp_path / "parts", config)
+    parts.resume()
+    parts.run()
+    state = weights(parts)
+    assert_same(state, weights(whole))
+    balanced = ("mel", "bins", "adversarial", "feature_matching")
+    assert all((state[f"moments.balance.{name}"] > 0).all() for name in balanced)
+
+
 @pytest.mark.parametrize(
     ("stop", "from_latents", "rounds"), [(6, False, 0), (11, True, 0), (23, True, 2)]
 )

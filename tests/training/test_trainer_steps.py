@@ -84,8 +84,7 @@ def test_discriminators_judge_one_window_of_every_crop(tmp_path):
     # What lies outside the window has no part in the generator's gradient from it.
     made = step.model(batch[0]).waveform.detach().requires_grad_()
     torch.manual_seed(0)
-    _, term = step._discriminate(batch[0], made, True)
-    (gradient,) = torch.autograd.grad(term, made)
+    _, gradient = step._discriminate(batch[0], made, True)
     assert (gradient != 0).any(dim=0).sum() <= 400
     assert gradient.norm() > 0
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from simvq_audio.schema import Count, NonNegative, Positive, configuration
+from simvq_audio.schema import Count, Flag, NonNegative, Positive, configuration
 
 _EvenCount = Annotated[int, Field(strict=True, ge=2, multiple_of=2)]
+_LARGEST_SHARE_OF_SCORES = 0.1
 
 
 @configuration
@@ -25,6 +26,8 @@ class LossConfig:
         commitment: the part of them that moves latents to entries (beta), in relation to the part
             that moves entries to latents.
         adversarial, feature_matching: what ``losses.adversarial.generator_losses`` returns.
+        balance: weights of the losses of the waveform, which are all but the quantiser's, are
+            shares of what the model learns; see ``balancer.WaveformGradient``.
     """
 
     mel: NonNegative = 15.0
@@ -35,15 +38,32 @@ class LossConfig:
     commitment: NonNegative = 0.25
     adversarial: NonNegative = 1.0
     feature_matching: NonNegative = 5.0
+    balance: Flag = False
 
     def __post_init__(self) -> None:
         if not any(self.spectral.values()):
             raise ValueError("one of mel, bins, pesq and stoi must have a weight above zero")
+        share = (self.pesq + self.stoi) / sum(self.waveform.values())
+        if self.balance and share > _LARGEST_SHARE_OF_SCORES:
+            raise ValueError(
+                f"pesq and stoi must have at most {_LARGEST_SHARE_OF_SCORES:g} of the shares "
+                f"together, not {share:.3g}: PESQ and STOI prove nothing about a model that was "
+                "trained mostly for them"
+            )
 
     @property
     def spectral(self) -> dict[str, float]:
         """Weight of each loss that compares spectra, by its name in ``SpectralLosses``."""
         return {"mel": self.mel, "bins": self.bins, "pesq": self.pesq, "stoi": self.stoi}
+
+    @property
+    def waveform(self) -> dict[str, float]:
+        """Weight of each loss that reaches the model through the reconstruction."""
+        return {
+            **self.spectral,
+            "adversarial": self.adversarial,
+            "feature_matching": self.feature_matching,
+        }
 
 
 @configuration
