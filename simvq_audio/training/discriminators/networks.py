@@ -55,7 +55,7 @@ class ContrastDiscriminator(nn.Module):
     is much larger than what tells them apart: how far harmonics stand out from the valleys between
     them, and how noise scatters. Without the local mean that is what the first layer sees, and the
     discriminator learns sooner than others do. Weight normalisation slows it down, so its
-    convolutions have none. docs/training.md has the measurements.
+    convolutions have none. docs/history.md has the measurements.
 
     Args:
         n_fft: Hann window in samples; inputs must not be shorter. The hop is a quarter of it.
