@@ -53,6 +53,8 @@ simvq-audio encode speech.wav speech.codes
 
 simvq-audio encode speech.wav tokens.npy
 
+simvq-audio encode speech.wav speech.codes --kbps 0.6
+
 simvq-audio encode recordings/ codes/ --json > report.json
 
 simvq-audio encode - - < speech.wav | simvq-audio decode - - > decoded.wav
@@ -146,6 +148,16 @@ def encode(
             "fixed: every code takes the same number of bits. Both decode to the same.",
         ),
     ] = PayloadCoding.entropy,
+    kbps: Annotated[
+        float | None,
+        typer.Option(
+            "--kbps",
+            min=0.001,
+            help="Bring each recording to this bit rate, without header, by taking codes that "
+            "cost fewer bits. Slower: about real time. Default: the best codes.",
+            show_default=False,
+        ),
+    ] = None,
     batch_seconds: BatchSecondsOption = 30.0,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -155,7 +167,9 @@ def encode(
 
     Of a folder, hidden files are left out, and files whose output exists are skipped.
     """
-    settings = Settings(model, device, batch_seconds, force, quiet, as_json, coding.value)
+    if kbps is not None and coding is not PayloadCoding.entropy:
+        raise CommandError("--kbps needs entropy coding; leave out --coding fixed")
+    settings = Settings(model, device, batch_seconds, force, quiet, as_json, coding.value, kbps)
     if _is_folder(source):
         from simvq_audio.cli.batch import encode_folder
 

@@ -82,7 +82,9 @@ class FolderRun:
             jobs = [(job.source, job.target) for job in self.jobs]
             start = time.perf_counter()
             with progress(label, len(jobs), quiet=self._settings.quiet) as advance:
-                for result in code(FolderCoder(codec, self._settings.coding), jobs):
+                for result in code(
+                    FolderCoder(codec, self._settings.coding, self._settings.kbps), jobs
+                ):
                     self._note(result, decoded=label == "decoding")
                     advance(1)
         self._report(time.perf_counter() - start)

@@ -160,7 +160,7 @@ def encode_file(source: str, target: str, settings: Settings) -> None:
         codec = settings.load_codec()
         start = time.perf_counter()
         with progress("encoding", reader.duration, quiet=settings.quiet) as advance:
-            codes = codec.encode_file(reader, progress=advance)
+            codes = codec.encode_file(reader, kbps=settings.kbps, progress=advance)
     if to_stdout:
         data = codes.to_bytes(settings.coding)
         binary_stdout().write(data)

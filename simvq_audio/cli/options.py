@@ -49,6 +49,7 @@ class Settings:
         quiet: print errors only.
         as_json: print one JSON object in place of a message.
         coding: how indices are packed, see ``Codes.to_bytes``.
+        kbps: bit rate to bring each recording to, or None.
     """
 
     model: str | None
@@ -58,6 +59,7 @@ class Settings:
     quiet: bool
     as_json: bool
     coding: str = "entropy"
+    kbps: float | None = None
 
     def load_codec(self) -> Codec:
         """Load the model; the slow part of a command, so everything else is checked before.

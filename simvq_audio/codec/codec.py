@@ -17,6 +17,7 @@ from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import Codes
 from simvq_audio.codec.batches import Item, grouped
+from simvq_audio.codec.cheaper import at_rate, joined, prior_for_rate
 from simvq_audio.codec.model_source import locate_model
 from simvq_audio.codec.streams import (
     StreamDecoder,
@@ -152,57 +153,84 @@ class Codec:
         """
         return self._encoder(sample_rate, channels, wait=False)
 
-    def encode(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Codes:
+    def encode(
+        self, waveform: Tensor | np.ndarray, sample_rate: int, *, kbps: float | None = None
+    ) -> Codes:
         """Code a recording.
 
         Args:
             waveform: (samples,) or (channels, samples), full scale 1.
             sample_rate: of the waveform, in Hz.
+            kbps: bit rate that entropy coding should reach, without header, over all channels.
+                Codes near the best ones are taken that cost fewer bits. None: the best codes.
 
         Raises:
             AudioError: another shape, NaN or infinity, no channel or more than 255, or a rate
                 outside 1 kHz to 768 kHz.
+            ConfigError: the model has no prior, or the recording needs a higher bit rate.
         """
         array = as_waveform(waveform)
-        return self._encode_all(self._encoder(sample_rate, len(array), wait=True), [array])
+        return self.encode_stream([array.T], sample_rate, len(array), kbps=kbps)
 
-    def encode_stream(self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int) -> Codes:
+    def encode_stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int,
+        channels: int,
+        *,
+        kbps: float | None = None,
+    ) -> Codes:
         """Code a recording that arrives in blocks, in memory that does not grow with its length.
 
         Args:
             blocks: (samples, channels) float32 arrays, of any length each.
+            kbps: as for ``encode``. All latents are kept then, 70 MB an hour.
 
         Raises:
-            AudioError: as for ``encode``.
+            AudioError, ConfigError: as for ``encode``.
         """
-        encoder = self._encoder(sample_rate, channels, wait=True)
-        return self._encode_all(encoder, (np.transpose(block) for block in blocks))
+        pieces = (np.transpose(block) for block in blocks)
+        if kbps is None:
+            return self._encode_all(self._encoder(sample_rate, channels, wait=True), pieces)
+        prior = prior_for_rate(self.codes_id)
+        encoder = self._encoder(sample_rate, channels, wait=True, keep_latents=True)
+        codes = self._encode_all(encoder, pieces)
+        indices = at_rate(codes, joined(encoder.latents), self.codebook(), prior, kbps)
+        return self._codes(indices, sample_rate, codes.num_samples)
+
+    def codebook(self) -> np.ndarray:
+        """The vectors that the codes stand for, (codebook_size, dim) float32."""
+        with inference():
+            return self._model.quantizer.codebook().float().cpu().numpy()
 
     def encode_file(
         self,
         source: str | os.PathLike[str] | BinaryIO | AudioReader,
         *,
+        kbps: float | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> Codes:
         """Code an audio file in flat memory.
 
         Args:
             source: a path, a seekable binary file, or a reader, which is read to its end.
+            kbps: as for ``encode``.
             progress: told the seconds of each block that is done.
 
         Raises:
+            ConfigError: as for ``encode``.
             AudioError: the file cannot be read or coded.
         """
         if not isinstance(source, AudioReader):
             with AudioReader(source) as reader:
-                return self.encode_file(reader, progress=progress)
+                return self.encode_file(reader, kbps=kbps, progress=progress)
 
         def blocks() -> Iterator[np.ndarray]:
             for block in source.blocks():
                 yield block
                 progress(len(block) / source.sample_rate)
 
-        return self.encode_stream(blocks(), source.sample_rate, source.channels)
+        return self.encode_stream(blocks(), source.sample_rate, source.channels, kbps=kbps)
 
     def encode_batch(
         self, waveforms: Sequence[Tensor | np.ndarray], sample_rates: int | Sequence[int]
@@ -398,10 +426,12 @@ class Codec:
         """Frames in one pass of the model."""
         return max(1, int(self.batch_seconds * self.frame_rate / channels))
 
-    def _encoder(self, sample_rate: int, channels: int, *, wait: bool) -> StreamEncoder:
+    def _encoder(
+        self, sample_rate: int, channels: int, *, wait: bool, keep_latents: bool = False
+    ) -> StreamEncoder:
         channels = channel_count(channels)
         chunk = self._chunk_frames(channels)
-        return StreamEncoder(self._model, sample_rate, channels, chunk, wait)
+        return StreamEncoder(self._model, sample_rate, channels, chunk, wait, keep_latents)
 
     def _decoder(self, sample_rate: int, channels: int, *, wait: bool) -> StreamDecoder:
         channels = channel_count(channels)

@@ -76,9 +76,11 @@ class FolderCoder:
 
     Args:
         coding: of ``.codes`` files, see ``Codes.to_bytes``.
+        kbps: bit rate to bring each recording to, see ``Codec.encode``.
     """
 
-    def __init__(self, codec: Codec, coding: str = "entropy") -> None:
+    def __init__(self, codec: Codec, coding: str = "entropy", kbps: float | None = None) -> None:
+        self._kbps = kbps
         self.codec = codec
         self._coding = coding
 
@@ -96,7 +98,8 @@ class FolderCoder:
             with AudioReader(job.source) as reader:
                 # Channels are coded each on its own, so each takes its place in the batch.
                 seconds = None if reader.duration is None else reader.duration * reader.channels
-                if seconds is None or seconds >= self.codec.batch_seconds:
+                # A bit rate is searched for each recording alone.
+                if self._kbps is not None or seconds is None or seconds >= self.codec.batch_seconds:
                     return None, 0.0
                 return (reader.read(), reader.sample_rate), seconds
 
@@ -109,7 +112,9 @@ class FolderCoder:
             return FileResult(job, codes)
 
         def stream(job: FileJob) -> FileResult:
-            codes = self._within_memory(lambda codec: codec.encode_file(job.source))
+            codes = self._within_memory(
+                lambda codec: codec.encode_file(job.source, kbps=self._kbps)
+            )
             return write(job, None, codes)
 
         return self._run(jobs, load, code, write, stream)

@@ -101,12 +101,21 @@ class StreamEncoder:
         channels: of what is pushed.
         num_samples: samples a channel pushed so far.
         num_frames: frames given so far.
+        latents: if they are kept, those of all frames so far, (channels, dim, frames) a piece.
     """
 
     def __init__(
-        self, model: Autoencoder, sample_rate: int, channels: int, chunk_frames: int, wait: bool
+        self,
+        model: Autoencoder,
+        sample_rate: int,
+        channels: int,
+        chunk_frames: int,
+        wait: bool,
+        keep_latents: bool = False,
     ) -> None:
         config = model.config
+        self.latents: list[np.ndarray] = []
+        self._keep_latents = keep_latents
         self.channels = channel_count(channels)
         self._resampler = Resampler(sample_rate, config.sample_rate, self.channels)
         self.sample_rate = self._resampler.in_rate
@@ -171,6 +180,8 @@ class StreamEncoder:
                 waveform = torch.from_numpy(np.ascontiguousarray(piece)).to(self._device)
                 latent = self._stream.push(waveform, last)
                 found.append(self._quantizer.encode(latent).int().cpu().numpy())
+            if self._keep_latents:
+                self.latents.append(latent.float().cpu().numpy())
         codes = np.concatenate(found, axis=-1)
         self.num_frames += codes.shape[-1]
         return codes

@@ -73,7 +73,7 @@ class CausalPrior:
         Returns:
             (starts, frequencies), int64 (blocks, frames, 2): for the cluster, then the member.
         """
-        cluster, member = self._locate(codes)
+        cluster, member = self.locate(codes)
         hidden = self._hidden(codes)
         tables = self._cluster_frequencies(hidden)
         clusters = _interval(tables, cluster)
@@ -87,7 +87,7 @@ class CausalPrior:
         """Begin to decode ``blocks`` blocks side by side."""
         return CausalState(self, blocks)
 
-    def _locate(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def locate(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(cluster, member) of each code."""
         place = self._place[codes]
         return place // self.tree.shape[1], place % self.tree.shape[1]
@@ -155,9 +155,21 @@ class CausalState:
         self._frame += 1
         return prior._cluster_frequencies(self._hidden)
 
-    def members(self, cluster: np.ndarray) -> np.ndarray:
-        """Frequencies of the members of each block's cluster, int64 (blocks, members)."""
-        return self._prior._member_frequencies(self._hidden, cluster)
+    def members(self, cluster: np.ndarray, blocks: np.ndarray | None = None) -> np.ndarray:
+        """Frequencies of the members of clusters, int64 (clusters, members).
+
+        Args:
+            cluster: (n,), of each block; or of those in ``blocks`` (n,).
+        """
+        hidden = self._hidden if blocks is None else self._hidden[blocks]
+        return self._prior._member_frequencies(hidden, cluster)
+
+    def reorder(self, blocks: np.ndarray) -> None:
+        """Go on with the pasts of these blocks, some of which may come twice."""
+        count = len(blocks)
+        self._embedded[:count] = self._embedded[blocks]
+        for ring in self._past:
+            ring[:, :count] = ring[:, blocks]
 
     def push(self, codes: np.ndarray) -> None:
         """Make the codes found, one for each block, part of the past."""
