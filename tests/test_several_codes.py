@@ -15,12 +15,12 @@ from simvq_audio.cli import main
 from simvq_audio.errors import CodesError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
-    DecoderConfig,
     EmaVQConfig,
     ModelConfig,
     ResidualConfig,
     SimVQConfig,
     SpectralEncoderConfig,
+    VocosDecoderConfig,
 )
 from simvq_audio.model.storage import save_model
 
@@ -35,7 +35,7 @@ CONFIG = ModelConfig(
             SimVQConfig(codebook_size=3, latent_dim=8),
         )
     ),
-    decoder=DecoderConfig(dim=32, hidden_dim=64, blocks=3),
+    decoder=VocosDecoderConfig(dim=32, hidden_dim=64, blocks=3),
 )
 
 
