@@ -144,7 +144,7 @@ def _train(
     elif init:
         fresh = trainer.start_from_model(locate_model(init))
         if first and fresh:
-            say(f"{' and '.join(fresh)} start from scratch: the recipe's are not those of {init}")
+            say(f"{' and '.join(fresh)} start from scratch where they differ from {init}")
     stopped: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: stopped.append(number))

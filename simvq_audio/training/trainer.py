@@ -108,9 +108,12 @@ class Trainer:
     def start_from_model(self, path: Path) -> list[str]:
         """Take the weights of a model file; optimisers and discriminators start fresh.
 
+        A decoder that this run configures in another way takes the layers that have a counterpart
+        of the same name and shape: a harmonic decoder the ConvNeXt stack of a Vocos decoder.
+
         Returns:
-            the parts of the model, quantiser or decoder, that start from scratch, because this run
-            configures them in another way.
+            the parts of the model, quantiser or decoder, that start from scratch in whole or in
+            part, because this run configures them in another way.
 
         Raises:
             ModelError: the file cannot be read.
@@ -125,6 +128,11 @@ class Trainer:
         for part in taken:
             weights = getattr(model, part).state_dict()
             getattr(self.networks.model, part).load_state_dict(weights)
+        if "decoder" not in taken:
+            decoder = self.networks.model.decoder
+            own, given = decoder.state_dict(), model.decoder.state_dict()
+            fitting = {n: v for n, v in given.items() if n in own and own[n].shape == v.shape}
+            decoder.load_state_dict({**own, **fitting})
         self.networks.restart_average()
         self.quantizer_started |= "quantizer" in taken
         return [part for part in PARTS if part not in taken]

@@ -230,6 +230,10 @@ def test_the_decoder_may_be_another_than_the_models(tmp_path):
     config = tiny(freeze=["encoder", "quantizer"], model__decoder__blocks=2)
     second = make_trainer(tmp_path / "second", config)
     assert second.start_from_model(model) == ["decoder"]
+    ours, theirs = (trainer.networks.average.decoder.state_dict() for trainer in (second, first))
+    # What fits is taken: the first of two blocks, and the layers around them.
+    assert theirs.keys() < ours.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     second.run(max_steps=2)
     assert load_model(tmp_path / "second" / "model.safetensors")[1].codes_id == (
         load_model(model)[1].codes_id
