@@ -42,7 +42,6 @@ class HarmonicHead(nn.Module):
     (Interspeech 2020), with filters as complex STFT gains and Vocos' inverse STFT.
     """
 
-    window: Tensor
     spread: Tensor
 
     def __init__(self, config: HarmonicDecoderConfig, sample_rate: int) -> None:
@@ -102,8 +101,6 @@ class HarmonicDecoder(nn.Module):
     Training gives ``render`` the measured pitch where there is one, so that harmonics lie on the
     original's and losses on single bins can hear them.
     """
-
-    finite = True
 
     def __init__(self, config: HarmonicDecoderConfig, latent_dim: int, sample_rate: int) -> None:
         super().__init__()
@@ -199,9 +196,8 @@ class _HarmonicStream:
     """Pitch in windows, phase by counting, waveform in windows."""
 
     def __init__(self, decoder: HarmonicDecoder, render_frames: int) -> None:
-        self._pitch = WindowedStream(
-            lambda latent: decoder.predict_pitch(latent), decoder.pitch.context_frames, 1, 1
-        )
+        self._pitch = WindowedStream(decoder.predict_pitch, decoder.pitch.context_frames, 1, 1)
+        self.look_ahead_frames = decoder.context_frames
         self._counter = decoder.phase_counter()
         self._render = WindowedStream(
             lambda joined: decoder.render(joined[:, :-3], joined[:, -3:]),

@@ -148,6 +148,14 @@ def test_pieces_give_the_samples_of_the_whole(decoder, cuts, seed):
     assert torch.allclose(joined, whole, atol=1e-5 * float(whole.abs().max()))
 
 
+def test_frames_are_settled_as_soon_as_the_stream_says(decoder):
+    stream = decoder.stream()
+    ahead = stream.look_ahead_frames
+    for frames in range(1, ahead + 4):
+        settled = stream.push(torch.zeros(1, LATENT, 1)).shape[-1]
+        assert settled == (HOP if frames > ahead else 0)
+
+
 def test_a_batch_gives_the_samples_of_each_alone(decoder):
     lengths = torch.tensor([70, 1, 33])
     latent = torch.randn(3, LATENT, 70, generator=torch.Generator().manual_seed(1))
