@@ -22,6 +22,8 @@ from simvq_audio.bitstream.several import MAX_CODEBOOKS, SeveralCodebooks
 from simvq_audio.errors import CodesError, UnknownPriorError
 
 MAGIC = b"SVQC"
+# What version 1 of the framed form begins with.
+STREAM_MAGIC = b"SV\x01"
 VERSION = 1
 
 # Magic, version, payload coding, channels, codes_id, sample rate, codebook size - 1,
@@ -382,6 +384,8 @@ def _check_layout(file: BinaryIO, size: int) -> None:
         CodesError: not a ``.codes`` file, one of a later version, or one of the wrong length.
     """
     head = file.read(HEADER_BYTES)
+    if head[:3] == STREAM_MAGIC:
+        raise CodesError("a stream of packets, not a .codes file; to decode it, add --stream")
     # A file cut inside the magic is still better called truncated than foreign.
     if head[:4] != MAGIC[: len(head)]:
         raise CodesError("not a .codes file; give a file that the encoder wrote")

@@ -22,12 +22,17 @@ from simvq_audio.cli.console import (
 )
 from simvq_audio.cli.options import (
     BatchSecondsOption,
+    ChannelsOption,
     DeviceOption,
     ForceOption,
     JsonOption,
     ModelOption,
+    PacketOption,
     QuietOption,
+    RateOption,
+    RawOption,
     Settings,
+    StreamOption,
 )
 from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
@@ -58,6 +63,8 @@ simvq-audio encode speech.wav speech.codes --kbps 0.6
 simvq-audio encode recordings/ codes/ --json > report.json
 
 simvq-audio encode - - < speech.wav | simvq-audio decode - - > decoded.wav
+
+arecord -f S16_LE -r 16000 -t raw | simvq-audio encode - - --stream --raw s16le --rate 16000
 """
 _DECODE_EXAMPLES = """
 [bold]Examples[/bold]
@@ -141,13 +148,15 @@ def encode(
     model: ModelOption = None,
     device: DeviceOption = "auto",
     coding: Annotated[
-        PayloadCoding,
+        PayloadCoding | None,
         typer.Option(
             "--coding",
             help="entropy: about a quarter smaller, for models with a prior, as the one built in. "
-            "fixed: every code takes the same number of bits. Both decode to the same.",
+            "fixed: every code takes the same number of bits. Both decode to the same. "
+            "Default: entropy, and with --stream fixed.",
+            show_default=False,
         ),
-    ] = PayloadCoding.entropy,
+    ] = None,
     kbps: Annotated[
         float | None,
         typer.Option(
@@ -158,6 +167,11 @@ def encode(
             show_default=False,
         ),
     ] = None,
+    stream: StreamOption = False,
+    raw: RawOption = None,
+    rate: RateOption = None,
+    channels: ChannelsOption = None,
+    packet_ms: PacketOption = 80.0,
     batch_seconds: BatchSecondsOption = 30.0,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -167,10 +181,22 @@ def encode(
 
     Of a folder, hidden files are left out, and files whose output exists are skipped.
     """
-    if kbps is not None and coding is not PayloadCoding.entropy:
+    if kbps is not None and coding is PayloadCoding.fixed:
         raise CommandError("--kbps needs entropy coding; leave out --coding fixed")
-    settings = Settings(model, device, batch_seconds, force, quiet, as_json, coding.value, kbps)
-    if _is_folder(source):
+    _check_stream_options(stream, source, raw)
+    if raw is None and (rate, channels) != (None, None):
+        raise CommandError("--rate and --channels describe --raw samples; a header has its own")
+    if stream and kbps is not None:
+        raise CommandError("--kbps chooses codes over a whole recording; leave out --stream")
+    default = PayloadCoding.fixed if stream else PayloadCoding.entropy
+    packing = (coding or default).value
+    settings = Settings(model, device, batch_seconds, force, quiet, as_json, packing, kbps)
+    if stream:
+        from simvq_audio.cli.live import RawAudio, encode_live
+
+        described = None if raw is None else RawAudio(raw, rate, channels)
+        encode_live(source, target, described, packet_ms, settings)
+    elif _is_folder(source):
         from simvq_audio.cli.batch import encode_folder
 
         encode_folder(source, target, settings)
@@ -208,6 +234,8 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    stream: StreamOption = False,
+    raw: RawOption = None,
     batch_seconds: BatchSecondsOption = 30.0,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -219,7 +247,12 @@ def decode(
     it has the model's.
     """
     settings = Settings(model, device, batch_seconds, force, quiet, as_json)
-    if _is_folder(source):
+    _check_stream_options(stream, source, raw)
+    if stream:
+        from simvq_audio.cli.live import decode_live
+
+        decode_live(source, target, raw, native_rate, settings)
+    elif _is_folder(source):
         from simvq_audio.cli.batch import decode_folder
 
         suffix = f".{(audio_format or AudioFormat.wav).value}"
@@ -271,6 +304,13 @@ def import_published(
         f"{out}: {summary.parameters} parameters, codebook of {summary.codebook_size} entries, "
         f"{summary.source} weights"
     )
+
+
+def _check_stream_options(stream: bool, source: str, raw: str | None) -> None:
+    if raw is not None and not stream:
+        raise CommandError("--raw is for live audio; add --stream")
+    if stream and _is_folder(source):
+        raise CommandError(f"{source}: is a folder; --stream takes one recording")
 
 
 def _is_folder(path: str) -> bool:

@@ -35,6 +35,32 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors o
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
+StreamOption = Annotated[
+    bool,
+    typer.Option("--stream", help="Live: packets of codes, each written as soon as it is there."),
+]
+RawOption = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="FORMAT",
+        help="With --stream: PCM without a header instead of WAV: u8, s16le, s24le, s32le, f32le "
+        "or f64le.",
+        show_default=False,
+    ),
+]
+RateOption = Annotated[
+    int | None,
+    typer.Option("--rate", min=1, help="Of --raw samples, in Hz.", show_default=False),
+]
+ChannelsOption = Annotated[
+    int | None,
+    typer.Option("--channels", min=1, help="Of --raw samples. Default: 1.", show_default=False),
+]
+PacketOption = Annotated[
+    float,
+    typer.Option("--packet-ms", min=1.0, help="With --stream: audio in a packet, in ms."),
+]
 
 
 @dataclass(frozen=True)
