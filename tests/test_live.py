@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_any_pieces_give_what_the_whole_gives(
     assert data == b"".join(coded(codec, waveform, rate, packet_ms=packet_ms))
     decoder = PacketDecoder(codec, native_rate=native)
     ends = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    found = [decoder.push(data[a:b]) for a, b in zip(ends, ends[1:])]
+    found = [decoder.push(data[a:b]) for a, b in itertools.pairwise(ends)]
     found.append(decoder.finish())
     assert decoder.problem is None
     expected = codec.decode(whole, native_rate=native).numpy()
@@ -78,9 +79,7 @@ def test_a_stream_that_stops_is_decoded_as_far_as_it_goes(codec, cut):
     data = b"".join(coded(codec, waveform, 24_000))
     kept = data[:-cut]
     frames = sum(
-        packet.body.count
-        for packet in PacketReader().push(kept)
-        if isinstance(packet.body, Frames)
+        packet.body.count for packet in PacketReader().push(kept) if isinstance(packet.body, Frames)
     )
     decoder, samples = decoded(codec, kept)
     codes = codec.encode(waveform, 24_000)

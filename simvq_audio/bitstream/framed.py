@@ -11,6 +11,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -318,9 +319,8 @@ def _parse(data: bytes) -> Packet | None:
         return None
     _, _, kind, stream, sequence, _ = _FRONT.unpack_from(data)
     body = data[PACKET_HEADER_BYTES : -_CRC.size]
-    readers = {_KIND_HEAD: _read_head, _KIND_FRAMES: _read_frames, _KIND_END: _read_end}
     try:
-        return Packet(stream, sequence, readers[kind](body) if kind in readers else None)
+        return Packet(stream, sequence, _READERS[kind](body) if kind in _READERS else None)
     except (CodesError, struct.error):
         return None
 
@@ -346,3 +346,10 @@ def _read_frames(body: bytes) -> Frames:
 def _read_end(body: bytes) -> End:
     frames, samples = _END.unpack(body)
     return End(frames, int.from_bytes(samples, "big"))
+
+
+_READERS: dict[int, Callable[[bytes], StreamHead | Frames | End]] = {
+    _KIND_HEAD: _read_head,
+    _KIND_FRAMES: _read_frames,
+    _KIND_END: _read_end,
+}

@@ -8,6 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from simvq_audio.bitstream import HEADER_BYTES, TRAILER_BYTES, Codes
+from simvq_audio.bitstream.framed import (
+    MAX_BODY_BYTES,
+    PACKET_HEADER_BYTES,
+    PACKET_OVERHEAD_BYTES,
+    PacketWriter,
+    StreamHead,
+)
 from simvq_audio.prior import prior_for_codes
 
 DOC = (Path(__file__).parents[2] / "docs" / "file-format.md").read_text(encoding="utf-8")
@@ -107,3 +114,17 @@ def test_the_first_symbol_in_the_text() -> None:
     assert (starts[0, 0, 0], frequencies[0, 0, 0]) == (start, frequency)
     member = int(np.argwhere(prior.tree == Codes.from_bytes(data).indices[0, 0])[0, 1])
     assert f"`tree[{cluster}, {member}]` is {Codes.from_bytes(data).indices[0, 0]}" in text
+
+
+def test_the_example_of_a_stream() -> None:
+    writer = PacketWriter(StreamHead(2, EXAMPLE.codes_id, 16_000, (1000,)))
+    made = writer.head() + writer.frames(EXAMPLE.indices) + writer.end(960)
+    assert b"".join(example_rows("hex-stream")) == made
+    # One line a field: what the rows of each packet say adds up to the table.
+    sizes = re.findall(r"^\| \+(\d+) \| (\d+) \| [a-z -]+ \| ", DOC, re.MULTILINE)
+    ends = [(int(offset), int(offset) + int(size)) for offset, size in sizes][-7:]
+    assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]
+    assert ends[-1][1] == PACKET_HEADER_BYTES
+    assert f"at most {MAX_BODY_BYTES + PACKET_OVERHEAD_BYTES} bytes" in DOC
+    overhead = len(writer.frames(EXAMPLE.indices[:, :1])) - 3
+    assert f"A packet of frames takes {overhead} bytes beside its payload" in " ".join(DOC.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import itertools
 import random
 import struct
 import zlib
@@ -65,7 +66,7 @@ def test_any_cutting_gives_the_packets(head, lengths, cuts, seed):
     reader = PacketReader()
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     found: list[Packet] = []
-    for start, end in zip(places, places[1:]):
+    for start, end in itertools.pairwise(places):
         found += reader.push(data[start:end])
     assert (reader.skipped, reader.pending) == (0, 0)
     assert [packet.sequence for packet in found] == list(range(len(found)))

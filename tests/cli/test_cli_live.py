@@ -30,9 +30,9 @@ def speech_like(seconds: float) -> np.ndarray:
 
 @contextmanager
 def started(model: Path, command: str, stdin: int, *options: str) -> Iterator[subprocess.Popen]:
+    program = [sys.executable, "-m", "simvq_audio", command, "-", "-", "--stream"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "simvq_audio", command, "-", "-", "--stream", "-m", str(model)]
-        + ["--device", "cpu", *options],
+        [*program, "-m", str(model), "--device", "cpu", *options],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
