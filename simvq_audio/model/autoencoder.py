@@ -12,17 +12,12 @@ from torch import Tensor, nn
 from simvq_audio.model.config import ModelConfig
 from simvq_audio.model.decoder import VocosDecoder
 from simvq_audio.model.encoder import SpectralEncoder
-from simvq_audio.model.harmonic_decoder import HarmonicDecoder
 from simvq_audio.model.quantizers import Quantized, make_quantizer
 from simvq_audio.model.seanet import SeanetEncoder
 
 _ENCODERS: dict[str, Callable[[Any, int], nn.Module]] = {
     "spectral": SpectralEncoder,
     "seanet": SeanetEncoder,
-}
-_DECODERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
-    "vocos": VocosDecoder,
-    "harmonic": HarmonicDecoder,
 }
 PARTS = ("encoder", "quantizer", "decoder")
 
@@ -34,13 +29,11 @@ class Reconstruction(NamedTuple):
         waveform: (batch, samples) as long as the input.
         latent: (batch, latent_dim, frames), before the quantiser.
         quantized: None where the quantiser was passed by.
-        losses: the decoder's own, scalars by name.
     """
 
     waveform: Tensor
     latent: Tensor
     quantized: Quantized | None
-    losses: dict[str, Tensor]
 
 
 class Autoencoder(nn.Module):
@@ -52,7 +45,7 @@ class Autoencoder(nn.Module):
         width = config.quantizer.latent_dim
         self.encoder = _ENCODERS[config.encoder.kind](config.encoder, width)
         # Before the quantiser: equal seeds give equal decoders whatever quantiser is between.
-        decoder = _DECODERS[config.decoder.kind](config.decoder, width, config.sample_rate)
+        decoder = VocosDecoder(config.decoder, width)
         self.quantizer = make_quantizer(config.quantizer)
         self.decoder = decoder
         self._frozen: frozenset[str] = frozenset()
@@ -82,8 +75,8 @@ class Autoencoder(nn.Module):
         with _constant(waveform) if coded else nullcontext():
             quantized = self.quantizer(latent) if quantize else None
         given = latent if quantized is None else quantized.latent
-        decoded, losses = self.decoder.training_pass(given, waveform)
-        return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized, losses)
+        decoded = self.decoder(given)
+        return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized)
 
     def encode_latent(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, samples) -> (batch, latent_dim, frames), frames = ceil(samples / hop_length).

@@ -1,7 +1,7 @@
 """What a model is built from: configurations, checked when they are made, kept in the model file.
 
-A ``ModelConfig`` names an encoder, a quantiser and a decoder, which come in kinds;
-``autoencoder.py`` and ``quantizers/__init__.py`` map each ``kind`` to its module, and
+A ``ModelConfig`` names an encoder, a quantiser and a decoder. Encoders and quantisers come in
+kinds; ``autoencoder.py`` and ``quantizers/__init__.py`` map each ``kind`` to its module, and
 nothing else asks for it.
 """
 
@@ -18,7 +18,6 @@ from simvq_audio.schema import (
     Counts,
     Flag,
     Fraction,
-    Positive,
     by_kind,
     configuration,
     parse,
@@ -312,42 +311,6 @@ class VocosDecoderConfig:
 
 
 @configuration
-class HarmonicDecoderConfig:
-    """ConvNeXt backbone at frame rate that filters pulses at the pitch, and noise.
-
-    Attributes:
-        dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
-        n_fft: window of the filters in samples.
-        hop_length: samples a frame; must be the encoder's.
-        harmonic_hz: where harmonics end; above there is noise alone.
-        noise_bands: bands of the noise's filter, even on the ear's frequency scale.
-        pitch_dim, pitch_blocks: the ConvNeXt stack that predicts pitch from the latent.
-    """
-
-    kind: Literal["harmonic"] = "harmonic"
-    dim: Count = 384
-    hidden_dim: Count = 1152
-    blocks: Count = 8
-    kernel_size: Count = 7
-    n_fft: Count = 1280
-    hop_length: Count = 320
-    harmonic_hz: Positive = 8000.0
-    noise_bands: Annotated[int, Field(strict=True, ge=2)] = 80
-    pitch_dim: Count = 96
-    pitch_blocks: Count = 3
-
-    def __post_init__(self) -> None:
-        _check_window(self.n_fft, self.hop_length)
-        _check_kernel(self.kernel_size)
-
-
-DecoderConfig: TypeAlias = Annotated[
-    Annotated[VocosDecoderConfig, Tag("vocos")] | Annotated[HarmonicDecoderConfig, Tag("harmonic")],
-    by_kind("vocos"),
-]
-
-
-@configuration
 class ModelConfig:
     """A whole codec model.
 
@@ -360,7 +323,7 @@ class ModelConfig:
     sample_rate: Count = 24_000
     encoder: EncoderConfig = dataclasses.field(default_factory=SpectralEncoderConfig)
     quantizer: QuantizerConfig = dataclasses.field(default_factory=SimVQConfig)
-    decoder: DecoderConfig = dataclasses.field(default_factory=VocosDecoderConfig)
+    decoder: VocosDecoderConfig = dataclasses.field(default_factory=VocosDecoderConfig)
 
     def __post_init__(self) -> None:
         if self.encoder.hop_length != self.decoder.hop_length:
@@ -368,12 +331,6 @@ class ModelConfig:
                 f"the encoder's hop length ({self.encoder.hop_length}) is not the decoder's "
                 f"({self.decoder.hop_length})"
             )
-        decoder = self.decoder
-        if (
-            isinstance(decoder, HarmonicDecoderConfig)
-            and decoder.harmonic_hz > self.sample_rate / 2
-        ):
-            raise ValueError("decoder.harmonic_hz must not be above half the sample rate")
 
     @property
     def hop_length(self) -> int:

@@ -20,7 +20,7 @@ class VocosDecoder(nn.Module):
     Source: Vocos (gemelo-ai/vocos); the prenet is WavTokenizer's.
     """
 
-    def __init__(self, config: VocosDecoderConfig, latent_dim: int, sample_rate: int) -> None:
+    def __init__(self, config: VocosDecoderConfig, latent_dim: int) -> None:
         super().__init__()
         self.hop_length = config.hop_length
         kernel = config.kernel_size
@@ -55,10 +55,6 @@ class VocosDecoder(nn.Module):
         for row, (item, count) in enumerate(zip(latent, frames.tolist())):
             waveform[row, : count * self.hop_length] = self(item[None, :, :count])
         return waveform
-
-    def training_pass(self, latent: Tensor, original: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The waveform, and no losses of the decoder's own."""
-        return self(latent), {}
 
     def _decode(self, latent: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:

@@ -143,8 +143,7 @@ class TrainingStep:
             torch.set_grad_enabled(not plan.hold),
             self._fabric.autocast(),
         ):
-            passed = self.model(original, quantize=plan.quantize)
-            reconstruction, latent, quantized, own = passed
+            reconstruction, latent, quantized = self.model(original, quantize=plan.quantize)
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
@@ -154,10 +153,6 @@ class TrainingStep:
             losses = self.spectral(waveform, original)
             gradient = None if plan.hold else self.waveform_gradient(losses, waveform)
             others = torch.zeros((), device=waveform.device)
-            for name, value in own.items():
-                # They reach weights that no other loss does, so they need no weight.
-                losses[name] = value
-                others = others + value
             if quantized is not None:
                 error = quantization_error(latent.detach(), quantized.latent.detach())
                 losses["quantization_error"] = error

@@ -109,7 +109,7 @@ class Trainer:
         """Take the weights of a model file; optimisers and discriminators start fresh.
 
         A decoder that this run configures in another way takes the layers that have a counterpart
-        of the same name and shape: a harmonic decoder the ConvNeXt stack of a Vocos decoder.
+        of the same name and shape.
 
         Returns:
             the parts of the model, quantiser or decoder, that start from scratch in whole or in

@@ -79,27 +79,6 @@ def test_every_kind_of_quantiser_goes_on(tmp_path, quantizer):
     assert_same(weights(parts), weights(whole))
 
 
-def test_a_run_of_the_harmonic_decoder_goes_on(tmp_path):
-    """Where a crop's phase and noise begin is drawn anew each step, and the same after a stop."""
-    decoder = {
-        **{"kind": "harmonic", "n_fft": 320, "hop_length": 80, "dim": 16, "hidden_dim": 32},
-        **{"blocks": 1, "harmonic_hz": 3000.0, "noise_bands": 8, "pitch_dim": 8, "pitch_blocks": 1},
-    }
-    config = tiny(model__decoder=decoder, steps=20)
-    whole = make_trainer(tmp_path / "whole", config)
-    whole.run()
-    make_trainer(tmp_path / "parts", config).run(max_steps=11)
-    parts = make_trainer(tmp_path / "parts", config)
-    parts.resume()
-    parts.run()
-    assert_same(weights(parts), weights(whole))
-    learnt, drawn = (
-        trainer.networks.model.decoder.pitch.out.weight
-        for trainer in (whole, make_trainer(tmp_path / "fresh", config))
-    )
-    assert not torch.equal(learnt, drawn)
-
-
 def test_a_run_with_frozen_parts_goes_on(tmp_path):
     make_trainer(tmp_path / "first").run(max_steps=9)
     config = tiny(freeze=["encoder", "quantizer"], steps=20, precision="bf16")
