@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from random_prior import DILATIONS, only_prior, random_tensors
 
+import simvq_audio.codec.cheaper
 from simvq_audio.codec import Codec
+from simvq_audio.codec.cheaper import CheaperStream
 from simvq_audio.errors import ConfigError
 from simvq_audio.prior import save_prior
 
@@ -50,6 +52,40 @@ def test_pieces_are_whole(codec: Codec) -> None:
     pieces = (NOISE.T[start : start + 700] for start in range(0, NOISE.shape[1], 700))
     streamed = codec.encode_stream(pieces, RATE, 2, kbps=1.0)
     assert streamed == codec.encode(NOISE, RATE, kbps=1.0)
+
+
+def test_a_long_recording_is_brought_to_the_rate_piece_by_piece(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simvq_audio.codec.cheaper, "_GROUP_BLOCKS", 1)
+    rng = np.random.default_rng(1)
+    # The middle is easy: what it leaves goes to the end.
+    loud = [0.3 * rng.standard_normal(15 * RATE), np.zeros(15 * RATE)]
+    noise = np.concatenate([*loud, loud[0]]).astype(np.float32)
+    codes = codec.encode(noise, RATE, kbps=0.45)
+    assert 0.43 < coded_kbps(codes) <= 0.45
+    assert codec.decode(codes).shape == (1, len(noise))
+
+
+def test_a_stream_holds_no_more_than_two_groups(codec: Codec, monkeypatch) -> None:
+    monkeypatch.setattr(simvq_audio.codec.cheaper, "_GROUP_BLOCKS", 1)
+    stream = CheaperStream(codec._cheaper(0.7), 1, 75.0)
+    held = []
+    for _ in range(20):
+        stream.push([np.zeros((1, 8, 300), np.float32)], np.zeros((1, 300), np.int32))
+        held.append(sum(piece.shape[2] for piece in stream._latents))
+    assert max(held) < 1500
+    assert stream.finish(80.0).shape == (1, 6000)
+
+
+def test_a_batch_reaches_the_rate_in_each(codec: Codec) -> None:
+    waveforms = [NOISE[0, :14_000], NOISE, NOISE[1, :20_000], NOISE[:, :0]]
+    batch = codec.encode_batch(waveforms, RATE, kbps=0.5)
+    for waveform, codes in zip(waveforms[:3], batch):
+        channels = 1 if waveform.ndim == 1 else 2
+        assert codes.channels == channels
+        assert 0.43 < coded_kbps(codes) <= 0.5
+    assert batch[3].num_frames == 0
 
 
 def test_refusals(codec: Codec, tmp_path) -> None:

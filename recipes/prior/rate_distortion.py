@@ -20,7 +20,7 @@ import torch
 
 from simvq_audio.audio import AUDIO_SUFFIXES, resample
 from simvq_audio.codec import Codec
-from simvq_audio.codec.cheaper import at_weight, joined
+from simvq_audio.codec.cheaper import Cheaper
 from simvq_audio.prior import prior_for_codes
 
 RATE = 16_000
@@ -79,14 +79,15 @@ def main() -> None:
         audio, rate = soundfile.read(path, dtype="float32")
         encoder = codec._encoder(rate, 1, wait=True, keep_latents=True)
         codes = codec._encode_all(encoder, [audio[None]])
-        items.append((codes, joined(encoder.latents), resample(audio[None], rate, RATE)[0]))
-    scores, codebook = scorers(), codec.codebook()
+        latents = np.concatenate(encoder.latents, axis=2)
+        items.append((codes, latents, resample(audio[None], rate, RATE)[0]))
+    scores, cheaper = scorers(), Cheaper(codec.codebook(), prior, kbps=1.0)
     rows = []
     for weight in map(float, arguments.weights.split(",")):
         size = frames = seconds = 0.0
         values: dict[str, list[float]] = {name: [] for name in scores}
         for codes, z, wide in items:
-            codes = replace(codes, indices=at_weight(z, codebook, prior, weight))
+            codes = replace(codes, indices=cheaper.at_weight(z, weight))
             size += len(codes.to_bytes())
             frames, seconds = frames + codes.num_frames, seconds + codes.duration
             decoded = codec.decode(codes, native_rate=True).numpy()

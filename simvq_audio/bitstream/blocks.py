@@ -23,6 +23,7 @@ MAX_BLOCK_FRAMES = 16384
 
 # Prior id, frames per block.
 _HEAD = struct.Struct(">4sH")
+HEAD_BYTES = _HEAD.size
 # Of each entry in the table of blocks.
 _ENTRY_BYTES = 2
 

@@ -163,7 +163,7 @@ def encode(
             "--kbps",
             min=0.001,
             help="Bring each recording to this bit rate, without header, by taking codes that "
-            "cost fewer bits. Slower: about real time. Default: the best codes.",
+            "cost fewer bits. Slower than without. Default: the best codes.",
             show_default=False,
         ),
     ] = None,

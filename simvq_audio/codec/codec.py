@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import Codes
 from simvq_audio.codec.batches import Item, grouped
-from simvq_audio.codec.cheaper import at_rate, joined, prior_for_rate
+from simvq_audio.codec.cheaper import Cheaper, CheaperStream, bring_all, prior_for_rate
 from simvq_audio.codec.model_source import locate_model
 from simvq_audio.codec.streams import (
     StreamDecoder,
@@ -184,7 +185,7 @@ class Codec:
 
         Args:
             blocks: (samples, channels) float32 arrays, of any length each.
-            kbps: as for ``encode``. All latents are kept then, 70 MB an hour.
+            kbps: as for ``encode``. Some minutes at a time share what a bit is worth.
 
         Raises:
             AudioError, ConfigError: as for ``encode``.
@@ -192,11 +193,21 @@ class Codec:
         pieces = (np.transpose(block) for block in blocks)
         if kbps is None:
             return self._encode_all(self._encoder(sample_rate, channels, wait=True), pieces)
-        prior = prior_for_rate(self.codes_id)
+        cheaper = self._cheaper(kbps)
         encoder = self._encoder(sample_rate, channels, wait=True, keep_latents=True)
-        codes = self._encode_all(encoder, pieces)
-        indices = at_rate(codes, joined(encoder.latents), self.codebook(), prior, kbps)
-        return self._codes(indices, sample_rate, codes.num_samples)
+        stream = CheaperStream(cheaper, encoder.channels, self.frame_rate)
+        for piece in pieces:
+            codes = encoder.push(piece)
+            stream.push(encoder.latents, codes)
+            encoder.latents.clear()
+        codes = encoder.finish()
+        stream.push(encoder.latents, codes)
+        indices = stream.finish(encoder.num_samples / encoder.sample_rate)
+        return self._codes(indices, sample_rate, encoder.num_samples)
+
+    def _cheaper(self, kbps: float) -> Cheaper:
+        prior = prior_for_rate(self.codes_id)
+        return Cheaper(self.codebook(), prior, kbps)
 
     def codebook(self) -> np.ndarray:
         """The vectors that the codes stand for, (codebook_size, dim) float32."""
@@ -233,16 +244,22 @@ class Codec:
         return self.encode_stream(blocks(), source.sample_rate, source.channels, kbps=kbps)
 
     def encode_batch(
-        self, waveforms: Sequence[Tensor | np.ndarray], sample_rates: int | Sequence[int]
+        self,
+        waveforms: Sequence[Tensor | np.ndarray],
+        sample_rates: int | Sequence[int],
+        *,
+        kbps: float | None = None,
     ) -> list[Codes]:
         """Code several recordings together; each gets the codes that ``encode`` gives it.
 
         Args:
             waveforms: each (samples,) or (channels, samples).
             sample_rates: one for all, or one each.
+            kbps: as for ``encode``, of each recording. The search may then find other codes than
+                ``encode`` does, as the last bits of the latents differ.
 
         Raises:
-            AudioError: as for ``encode``.
+            AudioError, ConfigError: as for ``encode``.
         """
         if np.ndim(sample_rates) == 0:
             sample_rates = [sample_rates] * len(waveforms)  # type: ignore[list-item]
@@ -258,16 +275,22 @@ class Codec:
             for i, (array, stream) in enumerate(zip(arrays, streams))
         ]
         results: list[Codes | None] = [None] * len(arrays)
+        cheaper = None if kbps is None else self._cheaper(kbps)
         for group in grouped(items, self.batch_seconds):
             if len(group) == 1:
                 (i,) = group
-                results[i] = self._encode_all(streams[i], [arrays[i]])
+                results[i] = self.encode(arrays[i], streams[i].sample_rate, kbps=kbps)
                 continue
             ready = [resample(arrays[i], streams[i].sample_rate, self.sample_rate) for i in group]
-            indices = self._encode_padded([channel for item in ready for channel in item])
-            for i, item in zip(group, ready):
-                own, indices = indices[: len(item)], indices[len(item) :]
-                results[i] = self._codes(np.stack(own), sample_rates[i], arrays[i].shape[1])
+            latents, indices = self._encode_padded([row for item in ready for row in item])
+            rows = np.cumsum([0, *map(len, ready)])
+            own = [np.stack(indices[a:b]) for a, b in pairwise(rows)]
+            if cheaper is not None:
+                kept = [np.stack(latents[a:b]) for a, b in pairwise(rows)]
+                seconds = [arrays[i].shape[1] / streams[i].sample_rate for i in group]
+                own = bring_all(cheaper, kept, own, seconds)
+            for i, codes in zip(group, own):
+                results[i] = self._codes(codes, sample_rates[i], arrays[i].shape[1])
         return [codes for codes in results if codes is not None]
 
     # -- decoding ------------------------------------------------------------------------------
@@ -469,19 +492,23 @@ class Codec:
         if block.size:
             yield block.T
 
-    def _encode_padded(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Indices of several mono waveforms at the model's rate, in one forward pass."""
+    def _encode_padded(
+        self, waveforms: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Latents and indices of several mono waveforms at the model's rate, in one pass."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         padded = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in zip(padded, waveforms):
             row[: len(waveform)] = torch.from_numpy(waveform)
         with inference():
-            indices = self._model.encode(padded.to(self.device), lengths.to(self.device))
-        rows = indices.int().cpu().numpy()
-        return [
-            row[..., : frame_count(length, self.hop_length)]
-            for row, length in zip(rows, lengths.tolist())
-        ]
+            latent = self._model.encode_latent(padded.to(self.device), lengths.to(self.device))
+            indices = self._model.quantizer.encode(latent)
+        frames = [frame_count(length, self.hop_length) for length in lengths.tolist()]
+        latents, rows = latent.float().cpu().numpy(), indices.int().cpu().numpy()
+        return (
+            [row[:, :count] for row, count in zip(latents, frames)],
+            [row[..., :count] for row, count in zip(rows, frames)],
+        )
 
     def _decode_padded(self, rows: list[np.ndarray]) -> np.ndarray:
         """(rows, samples) of several rows of indices, in one forward pass."""

@@ -98,14 +98,15 @@ class FolderCoder:
             with AudioReader(job.source) as reader:
                 # Channels are coded each on its own, so each takes its place in the batch.
                 seconds = None if reader.duration is None else reader.duration * reader.channels
-                # A bit rate is searched for each recording alone.
-                if self._kbps is not None or seconds is None or seconds >= self.codec.batch_seconds:
+                if seconds is None or seconds >= self.codec.batch_seconds:
                     return None, 0.0
                 return (reader.read(), reader.sample_rate), seconds
 
         def code(recordings: list[tuple[np.ndarray, int]]) -> list[Codes]:
             waveforms, rates = zip(*recordings)
-            return self._within_memory(lambda codec: codec.encode_batch(waveforms, rates))
+            return self._within_memory(
+                lambda codec: codec.encode_batch(waveforms, rates, kbps=self._kbps)
+            )
 
         def write(job: FileJob, _: Any, codes: Codes) -> FileResult:
             write_codes(codes, job.target, self._coding)

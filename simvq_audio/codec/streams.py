@@ -101,7 +101,8 @@ class StreamEncoder:
         channels: of what is pushed.
         num_samples: samples a channel pushed so far.
         num_frames: frames given so far.
-        latents: if they are kept, those of all frames so far, (channels, dim, frames) a piece.
+        latents: if they are kept, those of all frames so far, (channels, dim, frames) a piece;
+            whoever takes them may empty the list.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from simvq_audio.errors import ModelError
-from simvq_audio.prior.integers import Dense, MatMul, frequencies
+from simvq_audio.prior.integers import Dense, MatMul, costs, frequencies
 
 # The residual stream has 3 more binary places than the activations taken from it.
 _STREAM_SHIFT = 3
@@ -51,6 +51,7 @@ class CausalPrior:
         self._query = dense("query")
         self._members = dense("members")
         self._exponentials = tensors["exponentials"].astype(np.int64)
+        self._approximate = tensors["exponentials"].astype(np.float32)
         self.width = tensors["first.weight"].shape[0]
         self._taps = tensors["first.weight"].shape[1] // self._embedding.shape[1]
         # Codes of each cluster, (clusters, members), and where each code stands in that table.
@@ -112,17 +113,20 @@ class CausalPrior:
 
     def _member_frequencies(self, hidden: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         """(n, width) and the cluster of each -> int64 (n, members)."""
+        logits = self._members.select(cluster, self._member_query(hidden), self._matmul)
+        return frequencies(logits, self._exponentials)
+
+    def _member_query(self, hidden: np.ndarray) -> np.ndarray:
         query = self._query(hidden, self._matmul)
-        np.clip(query, -127, 127, out=query)
-        scores = self._members.select(cluster, query, self._matmul)
-        return frequencies(scores, self._exponentials)
+        return np.clip(query, -127, 127, out=query)
 
 
 class CausalState:
-    """The past of blocks that are being decoded side by side, frame by frame.
+    """The past of blocks that are being coded side by side, frame by frame.
 
-    For each frame: ``clusters``, then ``members`` of the clusters found, then ``push``. Blocks at
-    the end may leave: each call looks at as many as its argument has, and they never come back.
+    To decode, for each frame: ``clusters``, then ``members`` of the clusters found, then ``push``.
+    To search: ``cluster_bits``, ``member_bits``, ``reorder``, ``push``. Blocks at the end may
+    leave: each call looks at as many as its argument has, and they never come back.
     """
 
     def __init__(self, prior: CausalPrior, blocks: int) -> None:
@@ -137,45 +141,64 @@ class CausalState:
         ]
         self._both = np.empty((blocks, 2 * prior.width), np.float32)
         self._hidden = np.empty((blocks, prior.width), np.float32)
+        # Row n: the place that each block's past had n frames ago. None while all kept theirs.
+        self._places: np.ndarray | None = None
 
     def clusters(self, blocks: int) -> np.ndarray:
         """Frequencies of the next code's cluster, int64 (blocks, clusters)."""
-        prior, width = self._prior, self._prior.width
-        embedded = self._embedded[:blocks]
-        stream = prior._first(embedded.reshape(blocks, -1), prior._matmul)
-        both = self._both[:blocks]
-        for (layer, dilation), ring in zip(prior._layers, self._past):
-            past = ring[self._frame % dilation, :blocks]
-            active = _activate(stream)
-            both[:, :width] = active
-            both[:, width:] = past
-            past[:] = active
-            stream += layer(both, prior._matmul)
-        self._hidden = _activate(stream)
-        self._frame += 1
-        return prior._cluster_frequencies(self._hidden)
+        return frequencies(self._cluster_logits(blocks), self._prior._exponentials)
 
-    def members(self, cluster: np.ndarray, blocks: np.ndarray | None = None) -> np.ndarray:
-        """Frequencies of the members of clusters, int64 (clusters, members).
+    def members(self, cluster: np.ndarray) -> np.ndarray:
+        """Frequencies of the members of each block's cluster, int64 (blocks, members)."""
+        return self._prior._member_frequencies(self._hidden, cluster)
+
+    def cluster_bits(self, blocks: int) -> np.ndarray:
+        """What each cluster costs, float32 (blocks, clusters); nearly, as floats are."""
+        return costs(self._cluster_logits(blocks), self._prior._approximate)
+
+    def member_bits(self, cluster: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """What the members of clusters cost, nearly, float32 (n, members).
 
         Args:
-            cluster: (n,), of each block; or of those in ``blocks`` (n,).
+            cluster: (n,).
+            block: (n,), the one whose past counts.
         """
-        hidden = self._hidden if blocks is None else self._hidden[blocks]
-        return self._prior._member_frequencies(hidden, cluster)
+        prior = self._prior
+        query = prior._member_query(self._hidden)[block]
+        return costs(prior._members.select(cluster, query, prior._matmul), prior._approximate)
 
     def reorder(self, blocks: np.ndarray) -> None:
         """Go on with the pasts of these blocks, some of which may come twice."""
-        count = len(blocks)
-        self._embedded[:count] = self._embedded[blocks]
-        for ring in self._past:
-            ring[:, :count] = ring[:, blocks]
+        self._embedded[: len(blocks)] = self._embedded[blocks]
+        # What the layers saw stays where it lies; only where to look changes.
+        if self._places is None:
+            longest = max((len(ring) for ring in self._past), default=0)
+            self._places = np.tile(np.arange(len(self._embedded)), (longest + 1, 1))
+        self._places = np.concatenate([np.arange(len(blocks))[None], self._places[:-1, blocks]])
 
     def push(self, codes: np.ndarray) -> None:
         """Make the codes found, one for each block, part of the past."""
         embedded = self._embedded[: len(codes)]
         embedded[:, 1:] = embedded[:, :-1].copy()
         embedded[:, 0] = self._prior._embedding[codes]
+
+    def _cluster_logits(self, blocks: int) -> np.ndarray:
+        prior, width = self._prior, self._prior.width
+        embedded = self._embedded[:blocks]
+        stream = prior._first(embedded.reshape(blocks, -1), prior._matmul)
+        both = self._both[:blocks]
+        for (layer, dilation), ring in zip(prior._layers, self._past):
+            seen = ring[self._frame % dilation]
+            active = _activate(stream)
+            both[:, :width] = active
+            both[:, width:] = (
+                seen[:blocks] if self._places is None else seen[self._places[dilation, :blocks]]
+            )
+            seen[:blocks] = active
+            stream += layer(both, prior._matmul)
+        self._hidden = _activate(stream)
+        self._frame += 1
+        return prior._clusters(self._hidden, prior._matmul)
 
 
 def _activate(stream: np.ndarray) -> np.ndarray:

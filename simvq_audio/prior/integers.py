@@ -99,3 +99,22 @@ def frequencies(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
     rest = TOTAL_FREQUENCY - result.sum(axis=-1, keepdims=True)
     np.put_along_axis(result, first, np.take_along_axis(result, first, -1) + rest, -1)
     return result
+
+
+def costs(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
+    """Bits that coding under ``frequencies`` takes, nearly: an encoder may weigh codes by floats.
+
+    Args:
+        logits: as for ``frequencies``.
+        exponentials: as for ``frequencies``, as float32.
+
+    Returns:
+        float32, (..., n).
+    """
+    below = logits.max(axis=-1, keepdims=True) - logits
+    places = np.minimum(below, len(exponentials) - 1, out=below).astype(np.int32)
+    result = exponentials[places]
+    result *= (TOTAL_FREQUENCY - logits.shape[-1]) / result.sum(axis=-1, keepdims=True)
+    result += 1
+    np.log2(result, out=result)
+    return np.subtract(FREQUENCY_BITS, result, out=result)

@@ -10,116 +10,162 @@ from collections.abc import Sequence
 import numpy as np
 
 from simvq_audio.prior.causal import CausalPrior
-from simvq_audio.prior.integers import TOTAL_FREQUENCY
 
-# Sequences kept for each block, and the nearest codes tried for each frame. With 32 codes a frame
-# no rate below half that of the nearest codes can be reached.
-BEAM = 4
-CANDIDATES = 128
-# Blocks searched side by side.
-_BATCH = 16
+# Sequences kept for each block, and clusters whose codes are tried for each frame.
+BEAM = 6
+CLUSTERS = 12
+# Searches side by side, which bounds memory, and frames whose distances are computed together.
+_LANES = 64
+_FRAMES = 16
 
 
-def cheaper_codes(
-    latents: Sequence[np.ndarray],
-    codebook: np.ndarray,
-    prior: CausalPrior,
-    weight: float,
-    beam: int = BEAM,
-    candidates: int = CANDIDATES,
-) -> list[np.ndarray]:
-    """Codes for blocks, each of which the prior codes without a past.
+class CheaperCodes:
+    """Finds codes for blocks, each of which the prior codes without a past.
 
-    For each block, the sum over frames of squared distance + ``weight`` x bits is made small.
+    For each block, the sum over frames of squared distance + weight x bits is made small. Every
+    code can be chosen: for each frame, the clusters that could hold the cheapest are looked at.
 
     Args:
-        latents: a block each, (frames, dim) float32, before quantisation.
         codebook: (codes, dim) float32.
         prior: predicts the codes.
-        weight: squared distance that a bit is worth; 0 gives the nearest codes.
         beam: sequences kept for each block.
-        candidates: nearest codes tried for each frame.
-
-    Returns:
-        int64 (frames,) for each block.
+        clusters: of the prior's tree, tried for each frame; together they have at least as many
+            codes as there are sequences.
     """
-    order = sorted(range(len(latents)), key=lambda i: -len(latents[i]))
-    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(latents)
-    for first in range(0, len(order), _BATCH):
-        batch = order[first : first + _BATCH]
-        search = _Search(prior, weight, beam, len(batch))
-        for i, codes in zip(batch, search.run([latents[i] for i in batch], codebook, candidates)):
-            found[i] = codes
-    return found
 
-
-class _Search:
-    def __init__(self, prior: CausalPrior, weight: float, beam: int, blocks: int) -> None:
+    def __init__(
+        self,
+        codebook: np.ndarray,
+        prior: CausalPrior,
+        beam: int = BEAM,
+        clusters: int = CLUSTERS,
+    ) -> None:
         self._prior = prior
-        self._weight = weight
         self._beam = beam
-        self._state = prior.start(blocks * beam)
-        # All sequences of a block begin alike, so one alone counts.
-        self._score = np.full((blocks, beam), np.inf)
-        self._score[:, 0] = 0.0
+        self._clusters = clusters
+        # In the order of the tree, so that the codes of a cluster lie together.
+        entries = codebook[prior.tree.reshape(-1)]
+        self._directions = np.ascontiguousarray(-2 * entries.T)
+        self._norms = np.square(entries).sum(1)
 
-    def run(
-        self, latents: Sequence[np.ndarray], codebook: np.ndarray, candidates: int
-    ) -> list[np.ndarray]:
+    def find(self, latents: Sequence[np.ndarray], weights: Sequence[float]) -> list[np.ndarray]:
+        """Search every block under its weight.
+
+        Args:
+            latents: a block each, (frames, dim) float32, before quantisation. One that comes
+                several times, with other weights, takes little more than one.
+            weights: squared distance that a bit is worth, for each block; 0 gives the nearest.
+
+        Returns:
+            int64 (frames,) for each block.
+        """
+        order = sorted(range(len(latents)), key=lambda i: -len(latents[i]))
+        found: list[np.ndarray] = [np.empty(0, np.int64)] * len(latents)
+        for first in range(0, len(order), _LANES):
+            lanes = order[first : first + _LANES]
+            chosen = [latents[i] for i in lanes]
+            for i, codes in zip(lanes, self._run(chosen, np.array([weights[i] for i in lanes]))):
+                found[i] = codes
+        return found
+
+    def _run(self, latents: Sequence[np.ndarray], weights: np.ndarray) -> list[np.ndarray]:
         """The codes of blocks, the longest of which stands first."""
-        near = [_nearest(block, codebook, candidates) for block in latents]
+        tree, beam = self._prior.tree, self._beam
+        state = self._prior.start(len(latents) * beam)
+        # All sequences of a block begin alike, so one alone counts.
+        score = np.full((len(latents), beam), np.inf, np.float32)
+        score[:, 0] = 0.0
+        recent = np.zeros(score.shape, np.int64)
+        weight = weights.astype(np.float32)[:, np.newaxis, np.newaxis]
         history: list[tuple[np.ndarray, np.ndarray]] = []
-        left = len(latents)
         results: list[np.ndarray] = [np.empty(0, np.int64)] * len(latents)
+        left = len(latents)
         for frame in range(len(latents[0]) + 1):
             while left and len(latents[left - 1]) == frame:
                 left -= 1
-                results[left] = _trace(history, left, int(self._score[left].argmin()))
-            if left:
-                codes = np.stack([near[i][0][frame] for i in range(left)])
-                distances = np.stack([near[i][1][frame] for i in range(left)])
-                history.append(self._step(codes, distances))
+                results[left] = _trace(history, left, int(score[left].argmin()))
+            if not left:
+                break
+            if frame % _FRAMES == 0:
+                blocks, distances, nearest = self._distances(latents[:left], frame)
+            at, rows = frame % _FRAMES, np.arange(left)[:, np.newaxis]
+            # What a cluster costs each sequence, and the least that a code of it comes to then,
+            # but for its own bits.
+            least = weight[:left] * state.cluster_bits(left * beam).reshape(left, beam, -1)
+            least += score[:left, :, np.newaxis]
+            bound = least + nearest[blocks[:left], at, np.newaxis]
+            tried = _smallest(bound.reshape(left, -1), self._clusters)
+            parent, cluster = np.divmod(tried, len(tree))
+            total = state.member_bits(cluster.reshape(-1), (rows * beam + parent).reshape(-1))
+            total = total.reshape(*tried.shape, -1)
+            total *= weight[:left]
+            total += least.reshape(left, -1)[rows, tried][..., np.newaxis]
+            total += distances[blocks[:left, np.newaxis], at, cluster]
+            total = total.reshape(left, -1)
+            # More than are kept, since some of them will be merged.
+            best = _smallest(total, 3 * beam)
+            cost = total[rows, best]
+            pair, member = np.divmod(best, tree.shape[1])
+            parent, codes = parent[rows, pair], tree[cluster[rows, pair], member]
+            last = recent[:left][rows, parent] % tree.size * tree.size + codes
+            kept = _best_distinct(cost, last, beam)
+            parent, codes, score[:left], recent[:left] = (
+                part[rows, kept] for part in (parent, codes, cost, last)
+            )
+            # Sums over a block would outgrow float32.
+            score[:left] -= score[:left].min(axis=1, keepdims=True)
+            state.reorder((rows * beam + parent).reshape(-1))
+            state.push(codes.reshape(-1))
+            history.append((parent, codes))
         return results
 
-    def _step(self, codes: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Append one of (blocks, candidates) to each sequence: (parents, codes), (blocks, beam)."""
-        (blocks, tried), beam = codes.shape, self._beam
-        score = self._score[:blocks, :, np.newaxis] + distances[:, np.newaxis]
-        score += self._weight * self._bits(codes)
-        score = score.reshape(blocks, beam * tried)
-        best = np.argpartition(score, beam - 1, axis=1)[:, :beam]
-        self._score[:blocks] = np.take_along_axis(score, best, axis=1)
-        parents = best // tried
-        chosen = np.take_along_axis(codes, best % tried, axis=1)
-        self._state.reorder((np.arange(blocks)[:, np.newaxis] * beam + parents).reshape(-1))
-        self._state.push(chosen.reshape(-1))
-        return parents, chosen
+    def _distances(
+        self, latents: Sequence[np.ndarray], frame: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Squared distances beyond that of the nearest code, for some frames from ``frame`` on.
 
-    def _bits(self, codes: np.ndarray) -> np.ndarray:
-        """What each candidate costs each sequence of its block, (blocks, beam, candidates)."""
-        (blocks, tried), rows = codes.shape, codes.shape[0] * self._beam
-        cluster, member = self._prior.locate(np.repeat(codes, self._beam, axis=0))
-        tables = self._state.clusters(rows)
-        counts = np.take_along_axis(tables, cluster, axis=1).astype(np.float64)
-        # Each row and cluster once: near codes share clusters.
-        pairs = np.arange(rows)[:, np.newaxis] * len(self._prior.tree) + cluster
-        unique, inverse = np.unique(pairs, return_inverse=True)
-        row, wanted = np.divmod(unique, len(self._prior.tree))
-        members = self._state.members(wanted, row)
-        counts *= members[inverse.reshape(rows, tried), member]
-        bits = 2 * np.log2(TOTAL_FREQUENCY) - np.log2(counts)
-        return bits.reshape(blocks, self._beam, tried)
+        Returns:
+            for each item of ``latents``, its block among those that differ; (blocks, frames,
+            clusters, members); and the smallest of each cluster, (blocks, frames, clusters).
+        """
+        places: dict[int, int] = {}
+        different = []
+        for block in latents:
+            if places.setdefault(id(block), len(places)) == len(different):
+                different.append(block[frame : frame + _FRAMES])
+        padded = np.zeros((len(different), _FRAMES, len(self._directions)), np.float32)
+        for row, block in zip(padded, different):
+            row[: len(block)] = block
+        distances = padded @ self._directions
+        distances += self._norms
+        distances -= distances.min(axis=2, keepdims=True)
+        distances = distances.reshape(len(different), _FRAMES, *self._prior.tree.shape)
+        blocks = np.array([places[id(block)] for block in latents])
+        return blocks, distances, distances.min(axis=3)
 
 
-def _nearest(
-    latents: np.ndarray, codebook: np.ndarray, candidates: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest codes and their squared distances beyond that of the nearest, (frames, n)."""
-    norms = np.square(codebook).sum(1)
-    distances = norms - 2 * (latents @ codebook.T)
-    near = np.argpartition(distances, candidates, axis=1)[:, :candidates]
-    far = np.take_along_axis(distances, near, axis=1)
-    return near, far - far.min(axis=1, keepdims=True)
+def _smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the ``count`` smallest of each row."""
+    return np.argpartition(values, min(count, values.shape[1]) - 1, axis=1)[:, :count]
+
+
+def _best_distinct(cost: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
+    """Which sequences to keep: the best of those that end alike, since their futures hardly differ.
+
+    Args:
+        cost: (blocks, n); of sequences that are merged into a better one, it becomes infinite.
+        last: (blocks, n), equal where the last codes are.
+
+    Returns:
+        (blocks, count) indices.
+    """
+    rows = np.arange(len(cost))[:, np.newaxis]
+    order = np.argsort(cost, axis=1)
+    ends = last[rows, order]
+    again = np.tril(ends[:, :, np.newaxis] == ends[:, np.newaxis], -1).any(axis=2)
+    cost[rows, order] = np.where(again, np.inf, cost[rows, order])
+    order = order[rows, np.argsort(again, axis=1, kind="stable")]
+    return order[:, :count]
 
 
 def _trace(history: list[tuple[np.ndarray, np.ndarray]], block: int, sequence: int) -> np.ndarray:
