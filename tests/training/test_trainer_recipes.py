@@ -111,6 +111,19 @@ def test_the_gpu_recipe_keeps_the_embedded_models_limits():
     assert sum(tensor.numel() for tensor in model.state_dict().values()) <= 15_000_000
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_step_moves_no_codebook_further_than_the_embedded_models(name):
+    """W's learning rate falls with the square root of the width: one step of Adam moves W(C) by up
+    to its learning rate times ||c||_1, which is about (2 d / pi)^0.5."""
+
+    def move(config: TrainingConfig) -> float:
+        optimizer = config.optimizer
+        rate = optimizer.learning_rate * optimizer.quantizer_factor
+        return rate * config.model.quantizer.latent_dim**0.5
+
+    assert move(load(name)) <= move(load("compact/cpu.toml"))
+
+
 def test_recipes_inherit(tmp_path):
     (tmp_path / "base.toml").write_text(
         "steps = 7\n[data]\nbatch_size = 2\nworkers = 3\n[mel]\nscales = [[64, 16, 6]]\n"
