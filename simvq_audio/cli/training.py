@@ -93,17 +93,50 @@ def train(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's model.safetensors.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model file to write.")],
-    description: Annotated[
-        str, typer.Option("--description", help="One line.", show_default=False)
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run's model.safetensors, or with --onnx any."),
     ],
-    licence: Annotated[str, typer.Option("--licence", help="Of the weights.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The model file to write; with --onnx a folder.")
+    ],
+    description: Annotated[
+        str | None, typer.Option("--description", help="One line.", show_default=False)
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Of the weights.", show_default=False)
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write ONNX graphs for other runtimes into OUT.")
+    ] = False,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--check",
+            metavar="RECORDING",
+            help="With --onnx: compare with PyTorch on this recording; may be given repeatedly.",
+            show_default=False,
+        ),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn a run's model into a file to publish: half the size, with description and licence."""
+    """Turn a run's model into a file to publish: half the size, with description and licence.
+
+    With --onnx, into encoder.onnx, decoder.onnx and codec.json, compared with PyTorch before.
+    """
     from simvq_audio.cli.paths import refuse_same, refuse_target_file
 
+    if onnx:
+        if description is not None or licence is not None:
+            raise CommandError("--description and --licence are for model files, not for --onnx")
+        from simvq_audio.cli.onnx_export import export_onnx
+
+        export_onnx(str(model), out, check or [], force)
+        return
+    if check:
+        raise CommandError("--check goes with --onnx")
+    if description is None or licence is None:
+        raise CommandError("a model file to publish needs --description and --licence")
     refuse_same(str(model), str(out))
     refuse_target_file(out, force=force)
     from simvq_audio.model.storage import load_model, save_model

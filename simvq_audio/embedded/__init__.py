@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simvq_audio.errors import ModelError
-from simvq_audio.model.storage import ModelHeader, read_header
+
+if TYPE_CHECKING:
+    from simvq_audio.model.storage import ModelHeader
 
 DEFAULT_MODEL = "compact-1"
 ALIASES = {"compact": DEFAULT_MODEL}
@@ -27,6 +30,8 @@ class EmbeddedModel:
     @cached_property
     def header(self) -> ModelHeader:
         """What the model file says about itself."""
+        from simvq_audio.model.storage import read_header
+
         return read_header(self.path)
 
     @property

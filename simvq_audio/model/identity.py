@@ -11,9 +11,10 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simvq_audio.model.config import ModelConfig
+if TYPE_CHECKING:
+    from simvq_audio.model.config import ModelConfig
 
 QUANTIZER_PREFIX = "quantizer."
 

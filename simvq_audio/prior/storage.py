@@ -14,6 +14,7 @@ import numpy as np
 from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ModelError
 from simvq_audio.prior.causal import CausalPrior
+from simvq_audio.tensors import read_tensors
 
 FORMAT_VERSION = 1
 _KEY = "simvq_audio_prior"
@@ -117,14 +118,9 @@ def load_prior(path: str | os.PathLike[str]) -> CausalPrior:
     Raises:
         ModelError: the file is missing, damaged, or not a prior.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     header = read_prior_header(path)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged ({error}); install simvq-audio again") from error
+    # With NumPy alone, so that .codes files can be read where little is installed.
+    _, tensors = read_tensors(path)
     if _fingerprint(tensors, header.dilations) != header.prior_id:
         raise ModelError(f"{path} is damaged (fingerprint mismatch); install simvq-audio again")
     return CausalPrior(tensors, header.dilations, prior_id=header.prior_id)
