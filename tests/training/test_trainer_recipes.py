@@ -111,7 +111,7 @@ def test_the_gpu_recipe_keeps_the_embedded_models_limits():
     assert sum(tensor.numel() for tensor in model.state_dict().values()) <= 15_000_000
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("libritts/")])
 def test_a_step_moves_no_codebook_further_than_the_embedded_models(name):
     """W's learning rate falls with the square root of the width: one step of Adam moves W(C) by up
     to its learning rate times ||c||_1, which is about (2 d / pi)^0.5."""
