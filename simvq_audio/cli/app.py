@@ -23,6 +23,7 @@ from simvq_audio.cli.console import (
 from simvq_audio.cli.options import (
     BatchSecondsOption,
     ChannelsOption,
+    CodebookOption,
     DeviceOption,
     ForceOption,
     JsonOption,
@@ -59,6 +60,8 @@ simvq-audio encode speech.wav speech.codes
 simvq-audio encode speech.wav tokens.npy
 
 simvq-audio encode speech.wav speech.codes --kbps 0.6
+
+simvq-audio encode speech.wav tokens.npy --codebook 1024
 
 simvq-audio encode recordings/ codes/ --json > report.json
 
@@ -167,6 +170,7 @@ def encode(
             show_default=False,
         ),
     ] = None,
+    codebook: CodebookOption = None,
     stream: StreamOption = False,
     raw: RawOption = None,
     rate: RateOption = None,
@@ -183,6 +187,8 @@ def encode(
     """
     if kbps is not None and coding is PayloadCoding.fixed:
         raise CommandError("--kbps needs entropy coding; leave out --coding fixed")
+    if kbps is not None and codebook is not None:
+        raise CommandError("--codebook has a fixed bit rate; give --codebook or --kbps")
     _check_stream_options(stream, source, raw)
     if raw is None and (rate, channels) != (None, None):
         raise CommandError("--rate and --channels describe --raw samples; a header has its own")
@@ -190,7 +196,9 @@ def encode(
         raise CommandError("--kbps chooses codes over a whole recording; leave out --stream")
     default = PayloadCoding.fixed if stream else PayloadCoding.entropy
     packing = (coding or default).value
-    settings = Settings(model, device, batch_seconds, force, quiet, as_json, packing, kbps)
+    settings = Settings(
+        model, device, batch_seconds, force, quiet, as_json, packing, kbps, codebook
+    )
     if stream:
         from simvq_audio.cli.live import RawAudio, encode_live
 
@@ -234,6 +242,7 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    codebook: CodebookOption = None,
     stream: StreamOption = False,
     raw: RawOption = None,
     batch_seconds: BatchSecondsOption = 30.0,
@@ -246,7 +255,7 @@ def decode(
     The recording has its original sample rate and length. From .npy, which does not hold them,
     it has the model's.
     """
-    settings = Settings(model, device, batch_seconds, force, quiet, as_json)
+    settings = Settings(model, device, batch_seconds, force, quiet, as_json, codebook=codebook)
     _check_stream_options(stream, source, raw)
     if stream:
         from simvq_audio.cli.live import decode_live

@@ -21,10 +21,13 @@ def info(
     """Show what a .codes file holds, without decoding it."""
     from simvq_audio.bitstream import Codes, read_layout
     from simvq_audio.embedded import embedded_models
+    from simvq_audio.nested import book_by_id
 
     codes = Codes.load(file)
     layout = read_layout(file)
-    names = [model.name for model in embedded_models() if model.decodes(codes.codes_id)]
+    book = book_by_id(codes.codes_id)
+    full_id = codes.codes_id if book is None else book.full_codes_id
+    names = [model.name for model in embedded_models() if model.decodes(full_id)]
     facts = _facts(file, codes, layout, names[0] if names else None)
     if as_json:
         print_json(facts)
@@ -47,7 +50,7 @@ def info(
             "at fixed width"
         ),
         "coding": _describe_coding(facts),
-        "model": f"{model}, codes {codes.codes_id}",
+        "model": f"{model}, {'' if book is None else 'nested '}codes {codes.codes_id}",
     }
     print_message(_table(rows))
 

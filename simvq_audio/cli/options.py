@@ -57,6 +57,16 @@ ChannelsOption = Annotated[
     int | None,
     typer.Option("--channels", min=1, help="Of --raw samples. Default: 1.", show_default=False),
 ]
+CodebookOption = Annotated[
+    int | None,
+    typer.Option(
+        "--codebook",
+        metavar="SIZE",
+        help="A smaller codebook, nested in the model's: 4096, 2048, 1024, 512 or 256 entries for "
+        "the model built in. To decode .codes files it need not be given.",
+        show_default=False,
+    ),
+]
 PacketOption = Annotated[
     float,
     typer.Option("--packet-ms", min=1.0, help="With --stream: audio in a packet, in ms."),
@@ -76,6 +86,7 @@ class Settings:
         as_json: print one JSON object in place of a message.
         coding: how indices are packed, see ``Codes.to_bytes``.
         kbps: bit rate to bring each recording to, or None.
+        codebook: entries of the nested codebook to use, or None for the model's own.
     """
 
     model: str | None
@@ -86,14 +97,16 @@ class Settings:
     as_json: bool
     coding: str = "entropy"
     kbps: float | None = None
+    codebook: int | None = None
 
     def load_codec(self) -> Codec:
         """Load the model; the slow part of a command, so everything else is checked before.
 
         Raises:
             ModelError: the model cannot be found or read.
-            ConfigError: there is no such device.
+            ConfigError: there is no such device, or no such codebook.
         """
         from simvq_audio.codec import Codec
 
-        return Codec.load(self.model, device=self.device, batch_seconds=self.batch_seconds)
+        codec = Codec.load(self.model, device=self.device, batch_seconds=self.batch_seconds)
+        return codec if self.codebook is None else codec.with_codebook(self.codebook)

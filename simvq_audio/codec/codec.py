@@ -20,6 +20,7 @@ from simvq_audio.bitstream import Codes
 from simvq_audio.codec.batches import Item, grouped
 from simvq_audio.codec.cheaper import Cheaper, CheaperStream, bring_all, prior_for_rate
 from simvq_audio.codec.model_source import locate_model
+from simvq_audio.codec.nested import with_book
 from simvq_audio.codec.streams import (
     StreamDecoder,
     StreamEncoder,
@@ -34,6 +35,7 @@ from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import ModelConfig
 from simvq_audio.model.frames import frame_count
 from simvq_audio.model.storage import ModelHeader, load_model
+from simvq_audio.nested import book_by_id, nested_book
 
 
 class Codec:
@@ -71,6 +73,7 @@ class Codec:
         self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
         self.batch_seconds = _checked_batch_seconds(batch_seconds)
         self.device = next(model.parameters()).device
+        self._full: Codec | None = None
 
     @classmethod
     def load(
@@ -131,6 +134,39 @@ class Codec:
         other = copy.copy(self)
         other.batch_seconds = _checked_batch_seconds(batch_seconds)
         return other
+
+    def with_codebook(self, size: int) -> Codec:
+        """The same codec with a codebook of fewer entries, which are some of the model's own.
+
+        Its codes take fewer bits in fixed width, and decode with the same decoder. Sizes that there
+        are: ``simvq_audio.nested.nested_books(codec.codes_id)``.
+
+        Raises:
+            ConfigError: the model has no nested codebook of this size.
+        """
+        if self._full is not None:
+            return self._full.with_codebook(size)
+        if size == self.codebook_size:
+            return self
+        book = nested_book(self.codes_id, size)
+        other = copy.copy(self)
+        other._full = self
+        other._model = with_book(self._model, book)
+        other.config = other._model.config
+        other.codes_id = book.codes_id
+        other._decodes = {book.codes_id}
+        return other
+
+    def for_codes(self, codes_id: str) -> Codec:
+        """This codec, with the nested codebook that codes of this name belong to, if there is one.
+
+        Args:
+            codes_id: as ``Codes`` has it; one that this model does not decode changes nothing.
+        """
+        book = book_by_id(codes_id)
+        if codes_id in self._decodes or book is None or book.full_codes_id != self.codes_id:
+            return self
+        return self.with_codebook(book.size)
 
     # -- encoding ------------------------------------------------------------------------------
 
@@ -333,7 +369,7 @@ class Codec:
             CodesError: as for ``decode``; at once, not with the first block.
         """
         self.check(codes)
-        return self._decode_blocks(codes, native_rate)
+        return self.for_codes(codes.codes_id)._decode_blocks(codes, native_rate)
 
     def decode_file(
         self,
@@ -373,6 +409,7 @@ class Codec:
         """
         for item in codes:
             self.check(item)
+        codes = [self._own(item) for item in codes]
         items = [
             Item(i, item.num_frames / self.frame_rate, item.channels)
             for i, item in enumerate(codes)
@@ -397,15 +434,16 @@ class Codec:
         Raises:
             CodesError: they are of another model, or their numbers do not fit together.
         """
-        if codes.codes_id not in self._decodes:
+        fitting = self.for_codes(codes.codes_id)
+        if codes.codes_id not in fitting._decodes:
             raise CodesError(
                 f"these codes are {codes.codes_id}, the model {self.name} decodes {self.codes_id}; "
                 "name the right one with --model"
             )
-        if codes.codebook_size != self.codebook_size:
+        if codes.codebook_size != fitting.codebook_size:
             raise CodesError(
                 f"these codes are of a codebook of {codes.codebook_size} entries, the model has "
-                f"{self.codebook_size}; the file was written wrongly"
+                f"{fitting.codebook_size}; the file was written wrongly"
             )
         if not MIN_RATE <= codes.sample_rate <= MAX_RATE:
             raise CodesError(f"the codes claim a sample rate of {codes.sample_rate} Hz")
@@ -434,6 +472,13 @@ class Codec:
 
     def _codes(self, indices: np.ndarray, sample_rate: int, num_samples: int) -> Codes:
         return Codes(indices, self.codebook_size, self.codes_id, sample_rate, num_samples)
+
+    def _own(self, codes: Codes) -> Codes:
+        """Codes of a nested codebook as codes of this one; others as they are."""
+        book = book_by_id(codes.codes_id)
+        if codes.codes_id in self._decodes or book is None:
+            return codes
+        return self._codes(book.entries[codes.indices], codes.sample_rate, codes.num_samples)
 
     def _native_samples(self, codes: Codes) -> int:
         """Samples a channel at the model's rate."""

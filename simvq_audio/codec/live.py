@@ -261,7 +261,8 @@ class PacketDecoder:
         nothing = np.empty((*head.shape, 0), np.int32)
         self._codec.check(Codes(nothing, size, head.codes_id, head.sample_rate, 0))
         rate = self._codec.sample_rate if self._native_rate else head.sample_rate
-        self._decoder = self._codec.decoder(rate, head.channels)
+        codec = self._codec.for_codes(head.codes_id)
+        self._decoder = codec.decoder(rate, head.channels)
         self.head = head
 
     def _frames(self, body: Frames, head: StreamHead) -> list[np.ndarray]:

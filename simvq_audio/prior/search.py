@@ -129,7 +129,7 @@ class CheaperCodes:
             clusters, members); and the smallest of each cluster, (blocks, frames, clusters).
         """
         places: dict[int, int] = {}
-        different = []
+        different: list[np.ndarray] = []
         for block in latents:
             if places.setdefault(id(block), len(places)) == len(different):
                 different.append(block[frame : frame + _FRAMES])
