@@ -21,7 +21,7 @@ from simvq_audio.audio import read_audio, resample
 from simvq_audio.codec.model_source import locate_model
 from simvq_audio.device import find_device
 from simvq_audio.evaluation.coherence import DEFAULT_EDGES, band_coherence
-from simvq_audio.evaluation.pairing import Recordings, find_recordings
+from simvq_audio.evaluation.recordings import Recordings, find_recordings
 from simvq_audio.model.storage import load_model
 from simvq_audio.training.script import positive, run_script
 

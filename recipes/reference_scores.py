@@ -26,13 +26,13 @@ from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.evaluate import evaluate_codec
 from simvq_audio.evaluation.metric import MetricInfo
-from simvq_audio.evaluation.pairing import find_recordings
 from simvq_audio.evaluation.protocol import DEFAULT
+from simvq_audio.evaluation.recordings import find_recordings
 from simvq_audio.evaluation.registry import default_metric_names, find_metrics
 from simvq_audio.evaluation.report.files import write_json
 from simvq_audio.evaluation.report.page import write_page
 from simvq_audio.evaluation.results import ALL, FileResult, Report, SystemResult, summarise
-from simvq_audio.evaluation.runner import Settings
+from simvq_audio.evaluation.runner import EvaluationOptions
 from simvq_audio.evaluation.statistics import Mean, paired_test
 from simvq_audio.training.script import positive, run_script
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_reference_scores(args: argparse.Namespace) -> None:
     peers = _read_peers(args.peers)
     known = set.intersection(*({file.name for file in peer.files} for peer in peers))
-    settings = Settings(
+    settings = EvaluationOptions(
         metrics=tuple(find_metrics(default_metric_names())),
         protocol=DEFAULT,
         jobs=args.jobs,

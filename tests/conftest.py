@@ -10,10 +10,10 @@ from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.config import (
     ModelConfig,
     SeanetEncoderConfig,
-    SimVQConfig,
     SpectralEncoderConfig,
     VocosDecoderConfig,
 )
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.storage import save_model
 
 SMALL = ModelConfig(

@@ -14,14 +14,8 @@ from simvq_audio import Codec, Codes
 from simvq_audio.cli import main
 from simvq_audio.errors import CodesError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import (
-    EmaVQConfig,
-    ModelConfig,
-    ResidualConfig,
-    SimVQConfig,
-    SpectralEncoderConfig,
-    VocosDecoderConfig,
-)
+from simvq_audio.model.config import ModelConfig, SpectralEncoderConfig, VocosDecoderConfig
+from simvq_audio.model.quantizers.config import EmaVQConfig, ResidualConfig, SimVQConfig
 from simvq_audio.model.storage import save_model
 
 SIZES = (100, 64, 3)

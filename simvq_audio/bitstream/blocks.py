@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from simvq_audio.bitstream import rans
-from simvq_audio.bitstream.packing import pack_indices, unpack_indices
+from simvq_audio.bitstream.packing import bits_per_code, pack_indices, unpack_indices
 from simvq_audio.errors import CodesError
 from simvq_audio.prior import CausalPrior
 
@@ -54,7 +54,7 @@ class BlockTable:
         prior_id, self.block_frames = _HEAD.unpack_from(table)
         self.prior_id: str = prior_id.hex()
         self.codebook_size = codebook_size
-        self.bits = (codebook_size - 1).bit_length()
+        self.bits = bits_per_code(codebook_size)
         per_channel = -(-frames // self.block_frames)
         self.lengths = np.full((channels, per_channel), self.block_frames)
         if frames:
@@ -139,7 +139,7 @@ def encode_blocks(
     for first in range(0, len(blocks), _BATCH):
         batch = blocks[first : first + _BATCH]
         for block, coded in zip(batch, _encode_coded(batch, prior)):
-            plain = pack_indices(block, (prior.codebook_size - 1).bit_length())
+            plain = pack_indices(block, bits_per_code(prior.codebook_size))
             gains = len(coded) < len(plain)
             entries += (len(coded) if gains else 0).to_bytes(_ENTRY_BYTES, "big")
             body += coded if gains else plain

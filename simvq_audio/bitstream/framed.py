@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simvq_audio.bitstream.codes import MAX_CHANNELS, MAX_CODEBOOK_SIZE
-from simvq_audio.bitstream.codings import CODINGS, ENTROPY, FIXED_WIDTH, SEVERAL
-from simvq_audio.bitstream.several import MAX_CODEBOOKS
+from simvq_audio.bitstream.codings import CODINGS, MAX_CODEBOOKS, SEVERAL, check_coding, pack
+from simvq_audio.bitstream.header import MAX_CHANNELS
+from simvq_audio.bitstream.packing import bits_per_code, check_codebook_size
 from simvq_audio.errors import CodesError
 
 SYNC = b"SV"
@@ -78,8 +78,7 @@ class StreamHead:
             if not 1 <= value <= high:
                 raise CodesError(f"the {name} must be 1 to {high}, not {value}")
         for size in self.codebook_sizes:
-            if not 2 <= size <= MAX_CODEBOOK_SIZE:
-                raise CodesError(f"the codebook size must be 2 to {MAX_CODEBOOK_SIZE}, not {size}")
+            check_codebook_size(size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,7 +119,9 @@ class Frames:
         )
         if expected != len(self.payload):
             raise CodesError(f"{expected} bytes of payload expected, {len(self.payload)} found")
-        indices = coding.unpack(self.payload, head.channels, self.count, sizes[0])
+        indices, found = coding.unpack(self.payload, head.channels, self.count, sizes[0])
+        if len(sizes) > 1 and found != sizes:
+            raise CodesError("the codebooks of a packet are not those of the stream")
         for number, size in enumerate(sizes):
             of_one = indices[:, number] if len(sizes) > 1 else indices
             if of_one.max() >= size:
@@ -169,14 +170,13 @@ class PacketWriter:
     """
 
     def __init__(self, head: StreamHead, coding: str = "fixed", stream: int = 0) -> None:
-        if coding not in ("entropy", "fixed"):
-            raise CodesError(f'the coding must be "entropy" or "fixed", not {coding!r}')
+        check_coding(coding)
         self._head = head
-        self._entropy = coding == "entropy"
+        self._coding = coding
         self._stream = stream
         self._sequence = 0
         self.num_frames = 0
-        bits = sum((size - 1).bit_length() for size in head.codebook_sizes)
+        bits = sum(map(bits_per_code, head.codebook_sizes))
         rows = head.channels * len(head.codebook_sizes)  # each ends with up to 7 bits of padding
         room = 8 * (MAX_BODY_BYTES - _FRAMES.size - _PAYLOAD_HEAD_BYTES - rows)
         self._most = min(MAX_PACKET_FRAMES, room // (head.channels * bits))
@@ -200,7 +200,8 @@ class PacketWriter:
         parts = []
         for start in range(0, indices.shape[-1], self._most):
             part = indices[..., start : start + self._most]
-            coding, payload = self._payload(part)
+            sizes, codes_id = self._head.codebook_sizes, self._head.codes_id
+            coding, payload = pack(part, sizes, codes_id, self._coding)
             count = part.shape[-1]
             if self.num_frames + count > _MAX_FRAMES:
                 raise CodesError(f"a stream ends at {_MAX_FRAMES} frames; begin a new one")
@@ -215,20 +216,6 @@ class PacketWriter:
             raise CodesError(f"a stream ends at {_MAX_SAMPLES} samples")
         body = _END.pack(self.num_frames, num_samples.to_bytes(5, "big"))
         return self._packet(_KIND_END, body)
-
-    def _payload(self, indices: np.ndarray) -> tuple[int, bytes]:
-        sizes = self._head.codebook_sizes
-        if len(sizes) > 1:
-            several = CODINGS[SEVERAL].pack(indices, sizes, self._head.codes_id)
-            assert several is not None
-            return SEVERAL, several
-        fixed = CODINGS[FIXED_WIDTH].pack(indices, sizes[0], self._head.codes_id)
-        assert fixed is not None
-        if self._entropy:
-            coded = CODINGS[ENTROPY].pack(indices, sizes[0], self._head.codes_id)
-            if coded is not None and len(coded) < len(fixed):
-                return ENTROPY, coded
-        return FIXED_WIDTH, fixed
 
     def _packet(self, kind: int, body: bytes) -> bytes:
         front = _FRONT.pack(SYNC, STREAM_VERSION, kind, self._stream, self._sequence, len(body))

@@ -7,11 +7,23 @@ import numpy as np
 from simvq_audio.errors import CodesError
 
 MAX_BITS = 24
+MAX_CODEBOOK_SIZE = 262144
 
 # Bits are spread out to one byte each while they are moved, 32 bytes per index, so work goes in
 # blocks of about 2 MB. A multiple of 8 indices fills whole bytes at any width, so that blocks can
 # simply be put one after the other.
 _BLOCK = 1 << 16
+
+
+def bits_per_code(codebook_size: int) -> int:
+    """Bits that an index takes in fixed width, ceil(log2(codebook_size))."""
+    return (codebook_size - 1).bit_length()
+
+
+def check_codebook_size(size: int) -> None:
+    """Raise CodesError if a codebook cannot have that many entries."""
+    if not 2 <= size <= MAX_CODEBOOK_SIZE:
+        raise CodesError(f"the codebook size must be 2 to {MAX_CODEBOOK_SIZE}, not {size}")
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import evaluation, inspect, plot, training
+from simvq_audio.cli import evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -24,6 +24,7 @@ from simvq_audio.cli.options import (
     BatchSecondsOption,
     ChannelsOption,
     CodebookOption,
+    CodingOptions,
     DeviceOption,
     ForceOption,
     JsonOption,
@@ -32,7 +33,6 @@ from simvq_audio.cli.options import (
     QuietOption,
     RateOption,
     RawOption,
-    Settings,
     StreamOption,
 )
 from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
@@ -196,7 +196,7 @@ def encode(
         raise CommandError("--kbps chooses codes over a whole recording; leave out --stream")
     default = PayloadCoding.fixed if stream else PayloadCoding.entropy
     packing = (coding or default).value
-    settings = Settings(
+    settings = CodingOptions(
         model, device, batch_seconds, force, quiet, as_json, packing, kbps, codebook
     )
     if stream:
@@ -205,11 +205,11 @@ def encode(
         described = None if raw is None else RawAudio(raw, rate, channels)
         encode_live(source, target, described, packet_ms, settings)
     elif _is_folder(source):
-        from simvq_audio.cli.batch import encode_folder
+        from simvq_audio.cli.code_folder import encode_folder
 
         encode_folder(source, target, settings)
     else:
-        from simvq_audio.cli.coding import encode_file
+        from simvq_audio.cli.code_file import encode_file
 
         encode_file(source, target, settings)
 
@@ -255,19 +255,19 @@ def decode(
     The recording has its original sample rate and length. From .npy, which does not hold them,
     it has the model's.
     """
-    settings = Settings(model, device, batch_seconds, force, quiet, as_json, codebook=codebook)
+    settings = CodingOptions(model, device, batch_seconds, force, quiet, as_json, codebook=codebook)
     _check_stream_options(stream, source, raw)
     if stream:
         from simvq_audio.cli.live import decode_live
 
         decode_live(source, target, raw, native_rate, settings)
     elif _is_folder(source):
-        from simvq_audio.cli.batch import decode_folder
+        from simvq_audio.cli.code_folder import decode_folder
 
         suffix = f".{(audio_format or AudioFormat.wav).value}"
         decode_folder(source, target, native_rate, suffix, settings)
     else:
-        from simvq_audio.cli.coding import decode_file
+        from simvq_audio.cli.code_file import decode_file
 
         suffix = ".wav" if target == STANDARD_STREAM else Path(target).suffix.lower()
         if audio_format is not None and suffix != f".{audio_format.value}":
@@ -280,8 +280,8 @@ def decode(
 
 app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
 app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
-app.command("info")(inspect.info)
-app.command("models")(inspect.models)
+app.command("info")(info.info)
+app.command("models")(info.models)
 app.command("plot")(plot.plot)
 app.command("train")(training.train)
 app.command("export")(training.export)

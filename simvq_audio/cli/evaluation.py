@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simvq_audio.codec import Codec
     from simvq_audio.evaluation.metric import Metric
     from simvq_audio.evaluation.results import Report
-    from simvq_audio.evaluation.runner import Settings
+    from simvq_audio.evaluation.runner import EvaluationOptions
 
 PAGE_NAME, JSON_NAME, CSV_NAME = "index.html", "report.json", "scores.csv"
 # Words for --metrics that stand for many.
@@ -270,12 +270,12 @@ def _settings(
     half: HalfName | None,
     only: list[str] | None,
     limit: int | None,
-) -> Settings:
+) -> EvaluationOptions:
     from simvq_audio.evaluation.protocol import find_protocol
-    from simvq_audio.evaluation.runner import Settings
+    from simvq_audio.evaluation.runner import EvaluationOptions
 
     arguments = context.find_root().obj or ()
-    return Settings(
+    return EvaluationOptions(
         tuple(metrics),
         find_protocol(protocol.value),
         jobs or _cores(),

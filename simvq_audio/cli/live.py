@@ -18,7 +18,7 @@ from simvq_audio.cli.console import (
     print_json,
     print_message,
 )
-from simvq_audio.cli.options import Settings
+from simvq_audio.cli.options import CodingOptions
 from simvq_audio.cli.paths import refuse_same, refuse_target_file
 from simvq_audio.errors import CodesError
 
@@ -43,7 +43,7 @@ class RawAudio:
 
 
 def encode_live(
-    source: str, target: str, raw: RawAudio | None, packet_ms: float, settings: Settings
+    source: str, target: str, raw: RawAudio | None, packet_ms: float, settings: CodingOptions
 ) -> None:
     """Carry out ``encode --stream``.
 
@@ -84,7 +84,7 @@ def encode_live(
 
 
 def decode_live(
-    source: str, target: str, raw: str | None, native_rate: bool, settings: Settings
+    source: str, target: str, raw: str | None, native_rate: bool, settings: CodingOptions
 ) -> None:
     """Carry out ``decode --stream``.
 
@@ -194,7 +194,7 @@ def _audio_sink(
         yield lambda samples: write(to_pcm(samples.T, raw or "s16le")[0])
 
 
-def _refuse_target(source: str, target: str, settings: Settings) -> None:
+def _refuse_target(source: str, target: str, settings: CodingOptions) -> None:
     if target == STANDARD_STREAM:
         if settings.as_json:
             raise CommandError("--json prints on standard output, so OUT cannot be -")
@@ -205,7 +205,7 @@ def _refuse_target(source: str, target: str, settings: Settings) -> None:
 
 
 def _report(
-    target: str, seconds: float, channels: int, num_bytes: int, frames: int, settings: Settings
+    target: str, seconds: float, channels: int, num_bytes: int, frames: int, settings: CodingOptions
 ) -> None:
     kbps = 8 * num_bytes / seconds / channels / 1000 if seconds else 0.0
     if settings.as_json:

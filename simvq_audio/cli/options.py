@@ -74,7 +74,7 @@ PacketOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Settings:
+class CodingOptions:
     """What the user chose for one ``encode`` or ``decode``.
 
     Attributes:

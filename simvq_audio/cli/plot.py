@@ -40,7 +40,7 @@ def plot(
     for source in (original, decoded):
         refuse_same(str(source), str(target))
     refuse_target_file(target, force=force)
-    from simvq_audio.evaluation.report.pair import read_pair, write_pair
+    from simvq_audio.evaluation.report.comparison_plot import read_pair, write_pair
 
     pair = read_pair(original, decoded)
     write_pair(pair, target)

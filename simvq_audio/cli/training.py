@@ -75,7 +75,7 @@ def train(
     """
     if resume and init is not None:
         raise CommandError("--resume goes on with a run, --init begins one; give one of them")
-    from simvq_audio.training.config import find_recipe
+    from simvq_audio.training.recipes import find_recipe
     from simvq_audio.training.run import train as run
 
     run(

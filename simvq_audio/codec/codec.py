@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from math import prod
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simvq_audio.audio import AudioReader, AudioWriter, resample, resampled_length
-from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
+from simvq_audio.audio import AudioReader, AudioWriter, resample
 from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import Codes
-from simvq_audio.codec.batches import Item, grouped
+from simvq_audio.codec.batches import decode_padded, encode_padded, in_groups
 from simvq_audio.codec.cheaper import Cheaper, CheaperStream, bring_all, prior_for_rate
+from simvq_audio.codec.loaded_model import LoadedModel
 from simvq_audio.codec.model_source import locate_model
-from simvq_audio.codec.nested import with_book
 from simvq_audio.codec.streams import (
     StreamDecoder,
     StreamEncoder,
     channel_count,
     inference,
-    inner_shape,
 )
 from simvq_audio.device import find_device
-from simvq_audio.embedded import embedded_name, old_codes_ids
-from simvq_audio.errors import AudioError, CodesError, ConfigError
-from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import ModelConfig
-from simvq_audio.model.frames import frame_count
-from simvq_audio.model.storage import ModelHeader, load_model
-from simvq_audio.nested import book_by_id, nested_book
+from simvq_audio.embedded import embedded_name
+from simvq_audio.errors import AudioError
+from simvq_audio.model.storage import load_model
 
 
-class Codec:
+class Codec(LoadedModel):
     """Codes recordings with one model.
 
     >>> codec = Codec.load()
@@ -48,32 +40,7 @@ class Codec:
     Channels are coded each on its own. Recordings longer than ``batch_seconds`` are coded in
     pieces; the codes, and for models with a finite receptive field the samples, are those of
     coding in one piece. Other models are decoded in pieces of ``batch_seconds`` with overlap.
-
-    Attributes:
-        name: of an embedded model, or what the model calls itself.
-        config: the model's configuration.
-        codes_id: 12 hexadecimal digits that ``.codes`` files name: what the indices mean.
-        model_id: 12 hexadecimal digits for this model's weights and configuration.
-        device: where the model runs.
-        batch_seconds: seconds of audio, over all channels or items, in one forward pass.
     """
-
-    def __init__(
-        self,
-        model: Autoencoder,
-        header: ModelHeader,
-        batch_seconds: float = 30.0,
-        name: str | None = None,
-    ) -> None:
-        self._model = model
-        self.config: ModelConfig = header.config
-        self.name = name or header.config.name
-        self.codes_id = header.codes_id
-        self.model_id = header.model_id
-        self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
-        self.batch_seconds = _checked_batch_seconds(batch_seconds)
-        self.device = next(model.parameters()).device
-        self._full: Codec | None = None
 
     @classmethod
     def load(
@@ -98,75 +65,6 @@ class Codec:
         path = locate_model(model)
         network, header = load_model(path, place)
         return cls(network, header, batch_seconds, embedded_name(path))
-
-    @property
-    def sample_rate(self) -> int:
-        """The model's sample rate in Hz."""
-        return self.config.sample_rate
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a frame, at the model's rate."""
-        return self.config.hop_length
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.config.frame_rate
-
-    @property
-    def codebook_size(self) -> int | tuple[int, ...]:
-        """Entries in the codebook; indices lie below it. One each, where a frame has several."""
-        sizes = self.config.quantizer.codebook_sizes
-        return sizes[0] if len(sizes) == 1 else sizes
-
-    @property
-    def bitrate(self) -> float:
-        """Payload bits a second of one channel."""
-        return self.config.bitrate
-
-    def with_batch_seconds(self, batch_seconds: float) -> Codec:
-        """The same codec, sharing the model, with other ``batch_seconds``.
-
-        Raises:
-            ConfigError: they are not above 0.
-        """
-        other = copy.copy(self)
-        other.batch_seconds = _checked_batch_seconds(batch_seconds)
-        return other
-
-    def with_codebook(self, size: int) -> Codec:
-        """The same codec with a codebook of fewer entries, which are some of the model's own.
-
-        Its codes take fewer bits in fixed width, and decode with the same decoder. Sizes that there
-        are: ``simvq_audio.nested.nested_books(codec.codes_id)``.
-
-        Raises:
-            ConfigError: the model has no nested codebook of this size.
-        """
-        if self._full is not None:
-            return self._full.with_codebook(size)
-        if size == self.codebook_size:
-            return self
-        book = nested_book(self.codes_id, size)
-        other = copy.copy(self)
-        other._full = self
-        other._model = with_book(self._model, book)
-        other.config = other._model.config
-        other.codes_id = book.codes_id
-        other._decodes = {book.codes_id}
-        return other
-
-    def for_codes(self, codes_id: str) -> Codec:
-        """This codec, with the nested codebook that codes of this name belong to, if there is one.
-
-        Args:
-            codes_id: as ``Codes`` has it; one that this model does not decode changes nothing.
-        """
-        book = book_by_id(codes_id)
-        if codes_id in self._decodes or book is None or book.full_codes_id != self.codes_id:
-            return self
-        return self.with_codebook(book.size)
 
     # -- encoding ------------------------------------------------------------------------------
 
@@ -306,28 +204,29 @@ class Codec:
         streams = [
             self._encoder(rate, len(array), wait=True) for rate, array in zip(sample_rates, arrays)
         ]
-        items = [
-            Item(i, array.shape[1] / stream.sample_rate, stream.channels)
-            for i, (array, stream) in enumerate(zip(arrays, streams))
-        ]
-        results: list[Codes | None] = [None] * len(arrays)
-        cheaper = None if kbps is None else self._cheaper(kbps)
-        for group in grouped(items, self.batch_seconds):
-            if len(group) == 1:
-                (i,) = group
-                results[i] = self.encode(arrays[i], streams[i].sample_rate, kbps=kbps)
-                continue
+
+        def alone(i: int) -> Codes:
+            return self.encode(arrays[i], streams[i].sample_rate, kbps=kbps)
+
+        def together(group: list[int]) -> Iterator[Codes]:
             ready = [resample(arrays[i], streams[i].sample_rate, self.sample_rate) for i in group]
-            latents, indices = self._encode_padded([row for item in ready for row in item])
-            rows = np.cumsum([0, *map(len, ready)])
-            own = [np.stack(indices[a:b]) for a, b in pairwise(rows)]
+            rows = [row for item in ready for row in item]
+            latents, indices = encode_padded(self._model, rows)
+            ends = np.cumsum([0, *map(len, ready)])
+            own = [np.stack(indices[a:b]) for a, b in pairwise(ends)]
             if cheaper is not None:
-                kept = [np.stack(latents[a:b]) for a, b in pairwise(rows)]
+                kept = [np.stack(latents[a:b]) for a, b in pairwise(ends)]
                 seconds = [arrays[i].shape[1] / streams[i].sample_rate for i in group]
                 own = bring_all(cheaper, kept, own, seconds)
             for i, codes in zip(group, own):
-                results[i] = self._codes(codes, sample_rates[i], arrays[i].shape[1])
-        return [codes for codes in results if codes is not None]
+                yield self._codes(codes, streams[i].sample_rate, arrays[i].shape[1])
+
+        cheaper = None if kbps is None else self._cheaper(kbps)
+        sizes = [
+            (array.shape[1] / stream.sample_rate, stream.channels)
+            for array, stream in zip(arrays, streams)
+        ]
+        return in_groups(sizes, self.batch_seconds, alone, together)
 
     # -- decoding ------------------------------------------------------------------------------
 
@@ -410,89 +309,24 @@ class Codec:
         for item in codes:
             self.check(item)
         codes = [self._own(item) for item in codes]
-        items = [
-            Item(i, item.num_frames / self.frame_rate, item.channels)
-            for i, item in enumerate(codes)
-        ]
-        results: list[Tensor | None] = [None] * len(codes)
-        for group in grouped(items, self.batch_seconds):
-            if len(group) == 1:
-                results[group[0]] = self.decode(codes[group[0]], native_rate=native_rate)
-                continue
-            audio = self._decode_padded([row for i in group for row in codes[i].indices])
+
+        def alone(i: int) -> Tensor:
+            return self.decode(codes[i], native_rate=native_rate)
+
+        def together(group: list[int]) -> Iterator[Tensor]:
+            rows = [row for i in group for row in codes[i].indices]
+            audio = iter(decode_padded(self._model, rows))
             for i in group:
-                own, audio = audio[: codes[i].channels], audio[codes[i].channels :]
+                own = np.stack([next(audio) for _ in range(codes[i].channels)])
                 own = own[:, : self._native_samples(codes[i])]
                 rate, samples = self._output(codes[i], native_rate)
                 own = resample(own, self.sample_rate, rate, samples)
-                results[i] = torch.from_numpy(np.ascontiguousarray(own))
-        return [waveform for waveform in results if waveform is not None]
+                yield torch.from_numpy(np.ascontiguousarray(own))
 
-    def check(self, codes: Codes) -> None:
-        """Make sure that this model can decode ``codes``.
-
-        Raises:
-            CodesError: they are of another model, or their numbers do not fit together.
-        """
-        fitting = self.for_codes(codes.codes_id)
-        if codes.codes_id not in fitting._decodes:
-            raise CodesError(
-                f"these codes are {codes.codes_id}, the model {self.name} decodes {self.codes_id}; "
-                "name the right one with --model"
-            )
-        if codes.codebook_size != fitting.codebook_size:
-            raise CodesError(
-                f"these codes are of a codebook of {codes.codebook_size} entries, the model has "
-                f"{fitting.codebook_size}; the file was written wrongly"
-            )
-        if not MIN_RATE <= codes.sample_rate <= MAX_RATE:
-            raise CodesError(f"the codes claim a sample rate of {codes.sample_rate} Hz")
-        expected = frame_count(self._native_samples(codes), self.hop_length)
-        if codes.num_frames != expected:
-            raise CodesError(
-                f"{codes.num_samples} samples at {codes.sample_rate} Hz make {expected} frames, "
-                f"the codes have {codes.num_frames}; the file was written wrongly"
-            )
-
-    def codes_from_indices(self, indices: Any) -> Codes:
-        """Codes from bare indices, for language models: original length and rate are the model's.
-
-        Args:
-            indices: integers (frames,) or (channels, frames); with several codes a frame
-                (codebooks, frames) or (channels, codebooks, frames).
-
-        Raises:
-            CodesError: the shape is another, or an index lies outside the codebook.
-        """
-        array = np.asarray(indices)
-        frames = array.shape[-1] if array.ndim else 0
-        return self._codes(array, self.sample_rate, frames * self.hop_length)
+        sizes = [(item.num_frames / self.frame_rate, item.channels) for item in codes]
+        return in_groups(sizes, self.batch_seconds, alone, together)
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _codes(self, indices: np.ndarray, sample_rate: int, num_samples: int) -> Codes:
-        return Codes(indices, self.codebook_size, self.codes_id, sample_rate, num_samples)
-
-    def _own(self, codes: Codes) -> Codes:
-        """Codes of a nested codebook as codes of this one; others as they are."""
-        book = book_by_id(codes.codes_id)
-        if codes.codes_id in self._decodes or book is None:
-            return codes
-        return self._codes(book.entries[codes.indices], codes.sample_rate, codes.num_samples)
-
-    def _native_samples(self, codes: Codes) -> int:
-        """Samples a channel at the model's rate."""
-        return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
-
-    def _output(self, codes: Codes, native_rate: bool) -> tuple[int, int]:
-        """Sample rate and samples a channel of what ``codes`` are decoded to."""
-        if native_rate:
-            return self.sample_rate, self._native_samples(codes)
-        return codes.sample_rate, codes.num_samples
-
-    def _chunk_frames(self, channels: int) -> int:
-        """Frames in one pass of the model."""
-        return max(1, int(self.batch_seconds * self.frame_rate / channels))
 
     def _encoder(
         self, sample_rate: int, channels: int, *, wait: bool, keep_latents: bool = False
@@ -508,22 +342,7 @@ class Codec:
 
     def _encode_all(self, encoder: StreamEncoder, pieces: Iterable[np.ndarray]) -> Codes:
         """Push (channels, samples) pieces and gather the codes."""
-        # One growing buffer: an array a piece, each left between the large temporaries, would keep
-        # the heap from shrinking.
-        inner = inner_shape(self.config.quantizer.codebook_sizes)
-        shape = (encoder.channels, *inner)
-        rows = [bytearray() for _ in range(prod(shape))]
-
-        def gather(codes: np.ndarray) -> None:
-            for row, added in zip(rows, codes.reshape(len(rows), -1)):
-                row += added.tobytes()
-
-        for piece in pieces:
-            gather(encoder.push(piece))
-        gather(encoder.finish())
-        indices = np.stack([np.frombuffer(row, np.int32) for row in rows])
-        indices = indices.reshape(*shape, -1)
-        return self._codes(indices, encoder.sample_rate, encoder.num_samples)
+        return self._codes(encoder.encode_all(pieces), encoder.sample_rate, encoder.num_samples)
 
     def _decode_blocks(self, codes: Codes, native_rate: bool) -> Iterator[np.ndarray]:
         rate, samples = self._output(codes, native_rate)
@@ -536,38 +355,3 @@ class Codec:
         block = decoder.finish(samples)
         if block.size:
             yield block.T
-
-    def _encode_padded(
-        self, waveforms: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Latents and indices of several mono waveforms at the model's rate, in one pass."""
-        lengths = torch.tensor([len(waveform) for waveform in waveforms])
-        padded = torch.zeros(len(waveforms), int(lengths.max()))
-        for row, waveform in zip(padded, waveforms):
-            row[: len(waveform)] = torch.from_numpy(waveform)
-        with inference():
-            latent = self._model.encode_latent(padded.to(self.device), lengths.to(self.device))
-            indices = self._model.quantizer.encode(latent)
-        frames = [frame_count(length, self.hop_length) for length in lengths.tolist()]
-        latents, rows = latent.float().cpu().numpy(), indices.int().cpu().numpy()
-        return (
-            [row[:, :count] for row, count in zip(latents, frames)],
-            [row[..., :count] for row, count in zip(rows, frames)],
-        )
-
-    def _decode_padded(self, rows: list[np.ndarray]) -> np.ndarray:
-        """(rows, samples) of several rows of indices, in one forward pass."""
-        frames = torch.tensor([row.shape[-1] for row in rows])
-        inner = inner_shape(self.config.quantizer.codebook_sizes)
-        padded = torch.zeros(len(rows), *inner, int(frames.max()), dtype=torch.long)
-        for target, row in zip(padded, rows):
-            target[..., : row.shape[-1]] = torch.tensor(row)
-        with inference():
-            audio = self._model.decode(padded.to(self.device), frames.to(self.device))
-        return audio.float().cpu().numpy()
-
-
-def _checked_batch_seconds(seconds: float) -> float:
-    if not seconds > 0:
-        raise ConfigError(f"batch_seconds must be above 0, not {seconds}")
-    return seconds

@@ -36,7 +36,7 @@ class FileJob(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FileResult:
+class JobResult:
     """What came of a job.
 
     Attributes:
@@ -84,7 +84,7 @@ class FolderCoder:
         self.codec = codec
         self._coding = coding
 
-    def encode(self, jobs: Iterable[tuple[Path, Path]]) -> Iterator[FileResult]:
+    def encode(self, jobs: Iterable[tuple[Path, Path]]) -> Iterator[JobResult]:
         """Encode recordings to ``.codes``, or to ``.npy`` for bare indices.
 
         Args:
@@ -108,11 +108,11 @@ class FolderCoder:
                 lambda codec: codec.encode_batch(waveforms, rates, kbps=self._kbps)
             )
 
-        def write(job: FileJob, _: Any, codes: Codes) -> FileResult:
+        def write(job: FileJob, _: Any, codes: Codes) -> JobResult:
             write_codes(codes, job.target, self._coding)
-            return FileResult(job, codes)
+            return JobResult(job, codes)
 
-        def stream(job: FileJob) -> FileResult:
+        def stream(job: FileJob) -> JobResult:
             codes = self._within_memory(
                 lambda codec: codec.encode_file(job.source, kbps=self._kbps)
             )
@@ -122,7 +122,7 @@ class FolderCoder:
 
     def decode(
         self, jobs: Iterable[tuple[Path, Path]], *, native_rate: bool = False
-    ) -> Iterator[FileResult]:
+    ) -> Iterator[JobResult]:
         """Decode ``.codes`` and ``.npy`` files to ``.wav`` or ``.flac``.
 
         Args:
@@ -143,18 +143,18 @@ class FolderCoder:
                 lambda codec: codec.decode_batch(batch, native_rate=native_rate)
             )
 
-        def write(job: FileJob, codes: Codes, waveform: torch.Tensor) -> FileResult:
+        def write(job: FileJob, codes: Codes, waveform: torch.Tensor) -> JobResult:
             rate = self.codec.sample_rate if native_rate else codes.sample_rate
             with AudioWriter(job.target, rate, codes.channels) as writer:
                 writer.write(waveform.numpy().T)
-            return FileResult(job, codes, clipped=writer.clipped)
+            return JobResult(job, codes, clipped=writer.clipped)
 
-        def stream(job: FileJob) -> FileResult:
+        def stream(job: FileJob) -> JobResult:
             codes = read_codes(job.source, self.codec)
             clipped = self._within_memory(
                 lambda codec: codec.decode_file(codes, job.target, native_rate=native_rate)
             )
-            return FileResult(job, codes, clipped=clipped)
+            return JobResult(job, codes, clipped=clipped)
 
         return self._run(jobs, load, code, write, stream)
 
@@ -163,9 +163,9 @@ class FolderCoder:
         jobs: Iterable[tuple[Path, Path]],
         load: Callable[[FileJob], tuple[_T | None, float]],
         code: Callable[[list[_T]], list[Any]],
-        write: Callable[[FileJob, _T, Any], FileResult],
-        stream: Callable[[FileJob], FileResult],
-    ) -> Iterator[FileResult]:
+        write: Callable[[FileJob, _T, Any], JobResult],
+        stream: Callable[[FileJob], JobResult],
+    ) -> Iterator[JobResult]:
         """Load short files and code them together; stream the others.
 
         Args:
@@ -194,8 +194,8 @@ class FolderCoder:
         self,
         batch: list[_Loaded[_T]],
         code: Callable[[list[_T]], list[Any]],
-        write: Callable[[FileJob, _T, Any], FileResult],
-    ) -> Iterator[FileResult]:
+        write: Callable[[FileJob, _T, Any], JobResult],
+    ) -> Iterator[JobResult]:
         """Code files together and write what comes of each."""
         if not batch:
             return
@@ -241,9 +241,9 @@ class FolderCoder:
                 torch.cuda.empty_cache()
 
 
-def _timed(result: FileResult, elapsed: float) -> FileResult:
-    return FileResult(result.job, result.codes, elapsed, result.clipped)
+def _timed(result: JobResult, elapsed: float) -> JobResult:
+    return JobResult(result.job, result.codes, elapsed, result.clipped)
 
 
-def _failed(job: FileJob, error: BaseException) -> FileResult:
-    return FileResult(job, failure=failure_text(error, str(job.source)))
+def _failed(job: FileJob, error: BaseException) -> JobResult:
+    return JobResult(job, failure=failure_text(error, str(job.source)))

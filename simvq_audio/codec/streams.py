@@ -7,8 +7,9 @@ of the whole recording. ``Codec`` makes streams for callers and uses them for wh
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,23 @@ class StreamEncoder:
         self._finished = True
         rest = self._resampler.push(np.empty((0, self.channels), np.float32), final=True)
         return self._codes(rest.T, final=True)
+
+    def encode_all(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
+        """Push (channels, samples) pieces and finish; all codes, in the shape of ``push``."""
+        # One growing buffer: an array a piece, each left between the large temporaries, would keep
+        # the heap from shrinking.
+        shape = (self.channels, *self._inner)
+        rows = [bytearray() for _ in range(prod(shape))]
+
+        def gather(codes: np.ndarray) -> None:
+            for row, added in zip(rows, codes.reshape(len(rows), -1)):
+                row += added.tobytes()
+
+        for piece in pieces:
+            gather(self.push(piece))
+        gather(self.finish())
+        indices = np.stack([np.frombuffer(row, np.int32) for row in rows])
+        return indices.reshape(*shape, -1)
 
     def _codes(self, samples: np.ndarray, final: bool = False) -> np.ndarray:
         found = [np.empty((self.channels, *self._inner, 0), np.int32)]

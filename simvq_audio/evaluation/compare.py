@@ -13,11 +13,12 @@ from simvq_audio.audio import AudioReader
 from simvq_audio.errors import AudioError
 from simvq_audio.evaluation.alignment import AlignmentError, Delay, estimate_delay
 from simvq_audio.evaluation.ledger import Ledger
-from simvq_audio.evaluation.pairing import Recordings, find_recordings, pair
-from simvq_audio.evaluation.protocol import Protocol
+from simvq_audio.evaluation.pairing import pair
+from simvq_audio.evaluation.protocol import ScoringProtocol
 from simvq_audio.evaluation.provenance import package_versions
+from simvq_audio.evaluation.recordings import Recordings, find_recordings
 from simvq_audio.evaluation.results import Report, SystemResult
-from simvq_audio.evaluation.runner import Settings, digests_of, make_report, score_jobs
+from simvq_audio.evaluation.runner import EvaluationOptions, digests_of, make_report, score_jobs
 from simvq_audio.evaluation.scoring import ScoringJob, load_pair
 
 # Recordings that a codec's delay is estimated from; a few suffice.
@@ -32,7 +33,7 @@ def compare_systems(
     folder: Path,
     systems: Mapping[str, Path],
     kbps: Mapping[str, float],
-    settings: Settings,
+    settings: EvaluationOptions,
 ) -> Report:
     """Score decoded files against the recordings that they were made of.
 
@@ -97,7 +98,7 @@ def _jobs(
     recordings: Recordings,
     taken: Recordings,
     decoded: Recordings,
-    settings: Settings,
+    settings: EvaluationOptions,
 ) -> tuple[list[ScoringJob], dict[str, str]]:
     """What to score of a system, and why other files are not."""
     # All are paired, also where a part is taken: an extra file is extra to all.
@@ -120,7 +121,10 @@ def _jobs(
 
 
 def _without_delay(
-    jobs: Sequence[ScoringJob], contents: Mapping[str, str], protocol: Protocol, ledger: Ledger
+    jobs: Sequence[ScoringJob],
+    contents: Mapping[str, str],
+    protocol: ScoringProtocol,
+    ledger: Ledger,
 ) -> tuple[list[ScoringJob], dict[str, str]]:
     """The jobs, with the delay of their system to be removed, and what is wrong with it."""
     step = max(1, len(jobs) // _DELAY_RECORDINGS)
@@ -167,7 +171,7 @@ def _of_one_rate(jobs: Sequence[ScoringJob]) -> tuple[list[ScoringJob], int | No
     return [job for job in rates if rates[job] == rate], rate
 
 
-def _delay(jobs: Sequence[ScoringJob], rate: int, protocol: Protocol) -> Delay | None:
+def _delay(jobs: Sequence[ScoringJob], rate: int, protocol: ScoringProtocol) -> Delay | None:
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for job in jobs:
             try:

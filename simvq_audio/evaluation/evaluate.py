@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 
 from simvq_audio.bitstream import Codes
 from simvq_audio.evaluation.codebook_use import CodeCounter
-from simvq_audio.evaluation.coding import CodedFile, RecordingCoder
-from simvq_audio.evaluation.pairing import find_recordings
 from simvq_audio.evaluation.provenance import package_versions
+from simvq_audio.evaluation.recordings import find_recordings
 from simvq_audio.evaluation.results import CodebookUse, Report, SystemResult, folder_of
-from simvq_audio.evaluation.runner import Settings, digests_of, make_report, score_jobs
+from simvq_audio.evaluation.round_trip import CodedFile, RecordingCoder
+from simvq_audio.evaluation.runner import EvaluationOptions, digests_of, make_report, score_jobs
 from simvq_audio.evaluation.scoring import ScoringJob
 
 if TYPE_CHECKING:
     from simvq_audio.codec import Codec
 
 
-def evaluate_codec(load_codec: Callable[[], Codec], folder: Path, settings: Settings) -> Report:
+def evaluate_codec(
+    load_codec: Callable[[], Codec], folder: Path, settings: EvaluationOptions
+) -> Report:
     """Code, decode and score every recording below a folder.
 
     The recordings are coded one after the other first, with all threads, so that the times are

@@ -2,99 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-from simvq_audio.audio import AUDIO_SUFFIXES
-from simvq_audio.errors import AudioError
-from simvq_audio.evaluation.halves import read_halves
-from simvq_audio.folders import find_files
-
-
-@dataclass(frozen=True)
-class Recordings:
-    """The recordings below a folder.
-
-    Attributes:
-        folder: where they lie.
-        names: their paths below it, with "/" between folders, sorted.
-        failures: folders that could not be read, and why, by name.
-    """
-
-    folder: Path
-    names: tuple[str, ...]
-    failures: dict[str, str]
-
-    def path(self, name: str) -> str:
-        """The absolute path of a recording."""
-        return os.path.abspath(self.folder / name)
-
-    def within(self, folders: Sequence[str]) -> Recordings:
-        """Those in these folders (paths below ``folder``) and below them; no folders takes all.
-
-        Raises:
-            AudioError: a folder holds no recording.
-        """
-        if not folders:
-            return self
-        for folder in folders:
-            if not any(_lies_in(name, folder) for name in self.names):
-                raise AudioError(f"{self.folder / folder}: no folder with recordings")
-        chosen = tuple(n for n in self.names if any(_lies_in(n, folder) for folder in folders))
-        return Recordings(self.folder, chosen, self.failures)
-
-    def half(self, half: str | None) -> Recordings:
-        """Those of one half of the speakers, "choose" or "report"; None takes all.
-
-        Raises:
-            ConfigError: the folder has no manifest that says who speaks.
-            AudioError: no recording is in that half.
-        """
-        if half is None:
-            return self
-        halves = read_halves(self.folder)
-        chosen = tuple(name for name in self.names if halves.get(name) == half)
-        if not chosen:
-            raise AudioError(f"{self.folder}: no recording of the half {half} is in its manifest")
-        return Recordings(self.folder, chosen, self.failures)
-
-    def take(self, limit: int | None) -> Recordings:
-        """About ``limit`` of them, spread evenly; None takes all."""
-        if limit is None or limit >= len(self.names):
-            return self
-        chosen = tuple(self.names[i * len(self.names) // limit] for i in range(limit))
-        return Recordings(self.folder, chosen, self.failures)
-
-
-def _lies_in(name: str, folder: str) -> bool:
-    return PurePosixPath(name).is_relative_to(folder)
-
-
-def find_recordings(folder: str | os.PathLike[str]) -> Recordings:
-    """Find every recording in a folder and below it; hidden ones are left out.
-
-    Raises:
-        AudioError: there is no such folder, or it holds no recording.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        kind = "is a file, not a folder" if root.exists() else "no such folder"
-        raise AudioError(f"{folder}: {kind}; name a folder of recordings")
-    found, errors = find_files(root, AUDIO_SUFFIXES)
-    if not found and not errors:
-        known = ", ".join(sorted(AUDIO_SUFFIXES))
-        raise AudioError(f"{folder}: holds no recording (a file with one of {known})")
-    return Recordings(
-        root,
-        tuple(sorted(path.relative_to(root).as_posix() for path in found)),
-        {
-            Path(error.filename).relative_to(root).as_posix(): error.strerror or str(error)
-            for error in errors
-        },
-    )
+from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ RESAMPLERS = ("soxr", "torchaudio")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringProtocol:
     """What happens to decoded audio, and which resampler leads to a metric's sample rate.
 
     Originals are taken as they are in both protocols: the published data loader has its
@@ -63,10 +63,10 @@ class Protocol:
         return resample(torch.from_numpy(np.array(waveform)), rate, new_rate).numpy()
 
 
-DEFAULT = Protocol("default", resampler="soxr", limit=1.0, pcm16=False)
+DEFAULT = ScoringProtocol("default", resampler="soxr", limit=1.0, pcm16=False)
 """As heard from the decoder: clipped to full scale, as every player does."""
 
-SIMVQ = Protocol("simvq", resampler="torchaudio", limit=0.99, pcm16=True)
+SIMVQ = ScoringProtocol("simvq", resampler="torchaudio", limit=0.99, pcm16=True)
 """As the tables of SimVQ (arXiv 2411.02038) were made.
 
 Source: evaluation_speech.py of github.com/youngsheen/SimVQ. Reconstructions are clipped to 0.99,
@@ -83,7 +83,7 @@ counted and named. Recordings without voicing leave the mean of F1 in both.
 PROTOCOLS = {protocol.name: protocol for protocol in (DEFAULT, SIMVQ)}
 
 
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: str) -> ScoringProtocol:
     """The protocol of a name.
 
     Raises:

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.evaluation.metric import ENTRY_POINT_GROUP, Metric
-from simvq_audio.evaluation.metrics.coding import (
+from simvq_audio.evaluation.metrics.codes import (
     DecodeSpeed,
     EncodeSpeed,
     FileRate,

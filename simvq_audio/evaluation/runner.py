@@ -15,12 +15,11 @@ import numpy as np
 from simvq_audio.errors import ConfigError, failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.metric import Metric
-from simvq_audio.evaluation.pairing import Recordings
-from simvq_audio.evaluation.pool import score_all
-from simvq_audio.evaluation.protocol import Protocol
+from simvq_audio.evaluation.protocol import ScoringProtocol
 from simvq_audio.evaluation.provenance import machine_description, package_versions
+from simvq_audio.evaluation.recordings import Recordings
 from simvq_audio.evaluation.results import FileResult, Report, SystemResult
-from simvq_audio.evaluation.scoring import ScoringJob, job_key
+from simvq_audio.evaluation.scoring import ScoringJob, job_key, score_all
 
 LEDGER_NAME = "scores.jsonl"
 
@@ -34,7 +33,7 @@ def no_progress(label: str, total: float) -> Iterator[Callable[[float], None]]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationOptions:
     """How to evaluate.
 
     Attributes:
@@ -55,7 +54,7 @@ class Settings:
     """
 
     metrics: tuple[type[Metric], ...]
-    protocol: Protocol
+    protocol: ScoringProtocol
     jobs: int = 1
     out: Path | None = None
     only: tuple[str, ...] = ()
@@ -134,7 +133,10 @@ class Scored:
 
 
 def score_jobs(
-    jobs: Sequence[ScoringJob], contents: Mapping[str, str], settings: Settings, ledger: Ledger
+    jobs: Sequence[ScoringJob],
+    contents: Mapping[str, str],
+    settings: EvaluationOptions,
+    ledger: Ledger,
 ) -> dict[str, Scored]:
     """Score recordings, as far as the ledger does not know their scores.
 
@@ -211,7 +213,7 @@ def score_jobs(
     return {name: Scored(tuple(files[name]), failures[name]) for name in systems}
 
 
-def make_report(systems: Sequence[SystemResult], settings: Settings) -> Report:
+def make_report(systems: Sequence[SystemResult], settings: EvaluationOptions) -> Report:
     """The report, as of now, on this machine."""
     return Report(
         tuple(metric.info() for metric in settings.metrics),

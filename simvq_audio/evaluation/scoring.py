@@ -1,10 +1,17 @@
-"""Scoring one recording: what a worker process does."""
+"""Scoring recordings, one after the other in each of several processes."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +20,20 @@ from simvq_audio.audio import read_audio
 from simvq_audio.bitstream import Codes
 from simvq_audio.errors import FILE_ERRORS, AudioError, failure_text
 from simvq_audio.evaluation.alignment import align
-from simvq_audio.evaluation.coding import CodedFile
 from simvq_audio.evaluation.metric import Metric, UnscorableError
-from simvq_audio.evaluation.protocol import Protocol
-from simvq_audio.evaluation.trial import Coding, Trial
+from simvq_audio.evaluation.protocol import ScoringProtocol
+from simvq_audio.evaluation.round_trip import CodedFile
+from simvq_audio.evaluation.trial import CodingRecord, Trial
+
+# Each process computes with one thread: as many processes as cores are busy already.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+_DIED = "the process that scored it died; out of memory, or a metric crashed"
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ class Scorer:
         MissingExtraError: a metric needs a package that is not installed.
     """
 
-    def __init__(self, metrics: Sequence[type[Metric]], protocol: Protocol) -> None:
+    def __init__(self, metrics: Sequence[type[Metric]], protocol: ScoringProtocol) -> None:
         self._metrics = {metric.name: metric() for metric in metrics}
         self._protocol = protocol
 
@@ -108,7 +125,7 @@ class Scorer:
         return FileScores(trials[0].duration, scores, problems, errors)
 
 
-def load_pair(job: ScoringJob, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, int]:
+def load_pair(job: ScoringJob, protocol: ScoringProtocol) -> tuple[np.ndarray, np.ndarray, int]:
     """A recording and its decoded file, (channels, samples) each, and their rate in Hz.
 
     The decoded file is brought to the rate of the recording; their lengths can differ.
@@ -130,7 +147,7 @@ def load_pair(job: ScoringJob, protocol: Protocol) -> tuple[np.ndarray, np.ndarr
     return reference, decoded, rate
 
 
-def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
+def load_trials(job: ScoringJob, protocol: ScoringProtocol) -> list[Trial]:
     """A recording and its decoded file as trials, one a channel, without delay.
 
     Raises:
@@ -146,10 +163,10 @@ def load_trials(job: ScoringJob, protocol: Protocol) -> list[Trial]:
     ]
 
 
-def _coding(coded: CodedFile) -> Coding:
+def _coding(coded: CodedFile) -> CodingRecord:
     codes = Codes.load(coded.codes)
     again = None if coded.reencoded is None else Codes.load(coded.reencoded).indices
-    return Coding(
+    return CodingRecord(
         codes.indices,
         codes.codebook_size,
         codes.payload_bits,
@@ -203,3 +220,92 @@ def job_key(
             coded.decode_seconds,
         ]
     return key
+
+
+_scorer: Scorer
+
+
+def score_all(
+    jobs: Sequence[ScoringJob],
+    metrics: Sequence[type[Metric]],
+    protocol: ScoringProtocol,
+    processes: int,
+) -> Generator[tuple[ScoringJob, FileScores], None, None]:
+    """Score recordings in processes of their own, in no particular order.
+
+    A process that dies takes the pool with it. The files that were in work are then tried again
+    alone; the one that does it again has failed, and the rest goes on.
+    """
+    left = deque(jobs)
+    while left:
+        suspects: list[ScoringJob] = []
+        with _executor(metrics, protocol, min(processes, len(left))) as pool:
+            in_work: dict[Future[FileScores], ScoringJob] = {}
+            try:
+                while left or in_work:
+                    # No more than there are processes, so that a death has few suspects.
+                    while left and len(in_work) < processes:
+                        future = pool.submit(_score, left[0])
+                        in_work[future] = left.popleft()
+                    done, _ = wait(in_work, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        scores = future.result()
+                        yield in_work.pop(future), scores
+            except BrokenProcessPool:
+                suspects = list(in_work.values())
+        for job in suspects:
+            yield job, _score_alone(job, metrics, protocol)
+
+
+def _score_alone(
+    job: ScoringJob, metrics: Sequence[type[Metric]], protocol: ScoringProtocol
+) -> FileScores:
+    with _executor(metrics, protocol, 1) as pool:
+        try:
+            return pool.submit(_score, job).result()
+        except BrokenProcessPool:
+            return FileScores(failure=_DIED)
+
+
+@contextmanager
+def _executor(
+    metrics: Sequence[type[Metric]], protocol: ScoringProtocol, processes: int
+) -> Iterator[ProcessPoolExecutor]:
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    # The libraries read these when they are imported; the processes start with the first jobs.
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        # spawn: torch's threads do not survive a fork.
+        with ProcessPoolExecutor(
+            processes,
+            multiprocessing.get_context("spawn"),
+            _start,
+            (tuple(metrics), protocol),
+        ) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _start(metrics: Sequence[type[Metric]], protocol: ScoringProtocol) -> None:
+    global _scorer
+    # Ctrl-C reaches every process of a terminal: these end at once, the parent reports it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _scorer = Scorer(metrics, protocol)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed leaves its processes waiting for jobs, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _score(job: ScoringJob) -> FileScores:
+    return _scorer.score(job)

@@ -19,7 +19,7 @@ def resample_mono(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Coding:
+class CodingRecord:
     """How a recording was coded; known of codecs that are run here, not of decoded files alone.
 
     Attributes:
@@ -56,7 +56,7 @@ class Trial:
     decoded: np.ndarray
     sample_rate: int
     resample: Callable[[np.ndarray, int, int], np.ndarray] = resample_mono
-    coding: Coding | None = None
+    coding: CodingRecord | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import ModelConfig, published
+from simvq_audio.model.config import ModelConfig, SeanetEncoderConfig, VocosDecoderConfig
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.storage import save_model
 
 _BASIS = "quantize.embedding.weight"
@@ -72,6 +73,18 @@ class ImportSummary:
     codebook_size: int
     parameters: int
     source: str
+
+
+def published(codebook_size: int = 4096) -> ModelConfig:
+    """The SimVQ audio model as published: SEANet, SimVQ-512, attention backbone, iSTFT head."""
+    return ModelConfig(
+        name="published",
+        encoder=SeanetEncoderConfig(),
+        quantizer=SimVQConfig(codebook_size=codebook_size, latent_dim=512),
+        decoder=VocosDecoderConfig(
+            dim=768, hidden_dim=2304, blocks=12, kernel_size=7, attention_prenet=True
+        ),
+    )
 
 
 def import_published(checkpoint: Path, out: Path, *, raw: bool = False) -> ImportSummary:

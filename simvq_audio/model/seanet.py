@@ -49,7 +49,7 @@ class CausalConv(nn.Module):
         return padded[..., : padded.shape[-1] - zeros]
 
 
-class ResidualBlock(nn.Module):
+class SeanetResidualBlock(nn.Module):
     """A narrow convolution and one of kernel 1, beside a shortcut of kernel 1."""
 
     def __init__(self, dim: int, kernel_size: int, compress: int) -> None:
@@ -68,7 +68,7 @@ class Stage(nn.Module):
 
     def __init__(self, dim: int, stride: int, config: SeanetEncoderConfig) -> None:
         super().__init__()
-        self.residual = ResidualBlock(dim, config.residual_kernel_size, config.compress)
+        self.residual = SeanetResidualBlock(dim, config.residual_kernel_size, config.compress)
         self.down = CausalConv(dim, 2 * dim, 2 * stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,9 +181,9 @@ class _ConvStream:
 
 
 class _ResidualStream:
-    """A ``ResidualBlock`` whose shortcut waits for its narrow path."""
+    """A ``SeanetResidualBlock`` whose shortcut waits for its narrow path."""
 
-    def __init__(self, block: ResidualBlock) -> None:
+    def __init__(self, block: SeanetResidualBlock) -> None:
         self._narrow = _ConvStream(block.narrow)
         self._widen = _ConvStream(block.widen)
         self._shortcut = _ConvStream(block.shortcut)

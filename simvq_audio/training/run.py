@@ -15,8 +15,9 @@ from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.model.config import without_training_settings
 from simvq_audio.model.storage import read_header
 from simvq_audio.training.checkpoint import find_checkpoint, load_checkpoint
-from simvq_audio.training.config import TrainingConfig, merged, read_recipe
+from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.fabric import make_fabric
+from simvq_audio.training.recipes import merged, read_recipe
 from simvq_audio.training.source import open_source
 from simvq_audio.training.trainer import MODEL, Trainer
 from simvq_audio.training.validation import ValidationSet

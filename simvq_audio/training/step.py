@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     hold: bool
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step reports; all of it on the device.
 
     Attributes:
@@ -98,7 +98,7 @@ class TrainingStep:
         step: int,
         plan: Plan,
         learning_rate_factor: float,
-    ) -> Outcome:
+    ) -> StepResult:
         """Update both networks.
 
         Args:
@@ -133,9 +133,9 @@ class TrainingStep:
             if not plan.hold:
                 # Short runs would otherwise average over their own random start.
                 self._update_average(min(config.optimizer.ema, (1 + step) / (10 + step)))
-        return Outcome(losses, indices)
+        return StepResult(losses, indices)
 
-    def _backward(self, original: Tensor, bandwidths: Tensor, plan: Plan) -> Outcome:
+    def _backward(self, original: Tensor, bandwidths: Tensor, plan: Plan) -> StepResult:
         """Compute both networks' gradients."""
         config, sample_rate = self.config, self.config.model.sample_rate
         with (
@@ -168,7 +168,7 @@ class TrainingStep:
         if not plan.hold:
             with record_function("backward"):
                 ((limited * gradient).sum() + others).backward()
-        return Outcome(
+        return StepResult(
             {name: value.detach() for name, value in losses.items()},
             None if quantized is None else quantized.indices,
         )

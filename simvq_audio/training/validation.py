@@ -13,11 +13,11 @@ from torch import Tensor
 
 from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.errors import AudioError, ConfigError, os_error_text
-from simvq_audio.evaluation.halves import half_of, read_halves
 from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.metrics.neural import DistillMos, SpeakerSimilarity
 from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
 from simvq_audio.evaluation.metrics.pitch import GrossPitchError, VoicedKept
+from simvq_audio.evaluation.recordings import half_of, read_halves
 from simvq_audio.evaluation.trial import Trial
 from simvq_audio.folders import find_files
 from simvq_audio.model.autoencoder import Autoencoder

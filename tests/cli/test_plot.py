@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from simvq_audio.evaluation.report.pair import pair_figure, read_pair
+from simvq_audio.evaluation.report.comparison_plot import pair_figure, read_pair
 from simvq_audio.evaluation.report.spectra import spectrogram
 
 pytest.importorskip("matplotlib")

@@ -12,14 +12,14 @@ from scipy import signal, stats
 
 from simvq_audio.evaluation.compare import DELAY_FAILURE, compare_systems
 from simvq_audio.evaluation.protocol import DEFAULT
-from simvq_audio.evaluation.runner import Settings
+from simvq_audio.evaluation.runner import EvaluationOptions
 from simvq_audio.evaluation.statistics import paired_test
 
 NAMES = ("a/one", "a/two", "b/three", "four")
 
 
-def settings(*metrics, **options) -> Settings:
-    return Settings(metrics or (Difference,), DEFAULT, **options)
+def settings(*metrics, **options) -> EvaluationOptions:
+    return EvaluationOptions(metrics or (Difference,), DEFAULT, **options)
 
 
 def write(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:

@@ -24,13 +24,13 @@ from simvq_audio.errors import AudioError, ConfigError, MissingExtraError
 from simvq_audio.evaluation.evaluate import evaluate_codec
 from simvq_audio.evaluation.protocol import DEFAULT
 from simvq_audio.evaluation.results import Report
-from simvq_audio.evaluation.runner import LEDGER_NAME, Settings
+from simvq_audio.evaluation.runner import LEDGER_NAME, EvaluationOptions
 
 ALL = (Difference, Loudness, FileBytes)
 
 
-def settings(*metrics, **options) -> Settings:
-    return Settings(metrics or ALL, DEFAULT, command="simvq-audio evaluate x", **options)
+def settings(*metrics, **options) -> EvaluationOptions:
+    return EvaluationOptions(metrics or ALL, DEFAULT, command="simvq-audio evaluate x", **options)
 
 
 def comparable(report: Report, out: Path | None = None) -> Report:
@@ -279,7 +279,7 @@ def test_nothing_is_loaded_for_what_cannot_be_done(tmp_path, recordings):
         with pytest.raises(ConfigError):
             settings(**wrong)
     with pytest.raises(ConfigError):
-        Settings((), DEFAULT)
+        EvaluationOptions((), DEFAULT)
 
 
 DRIVER = """
@@ -290,11 +290,11 @@ from fake_metrics import Difference
 from simvq_audio import Codec
 from simvq_audio.evaluation.evaluate import evaluate_codec
 from simvq_audio.evaluation.protocol import DEFAULT
-from simvq_audio.evaluation.runner import Settings
+from simvq_audio.evaluation.runner import EvaluationOptions
 
 if __name__ == "__main__":
     model, folder, out = sys.argv[1:]
-    settings = Settings((Difference,), DEFAULT, jobs=2, out=Path(out))
+    settings = EvaluationOptions((Difference,), DEFAULT, jobs=2, out=Path(out))
     report = evaluate_codec(lambda: Codec.load(model, device="cpu"), Path(folder), settings)
 """
 

@@ -10,8 +10,8 @@ import pytest
 from noise import write_noise
 
 from simvq_audio.errors import AudioError, ConfigError
-from simvq_audio.evaluation.halves import half_of
-from simvq_audio.evaluation.pairing import find_recordings, pair
+from simvq_audio.evaluation.pairing import pair
+from simvq_audio.evaluation.recordings import find_recordings, half_of
 
 
 def test_suffixes_may_differ_and_follow():

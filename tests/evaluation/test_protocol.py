@@ -12,7 +12,7 @@ from signals import noise, speech
 
 from simvq_audio.audio import resample
 from simvq_audio.errors import ConfigError
-from simvq_audio.evaluation.protocol import DEFAULT, SIMVQ, Protocol, find_protocol
+from simvq_audio.evaluation.protocol import DEFAULT, SIMVQ, ScoringProtocol, find_protocol
 from simvq_audio.evaluation.trial import Trial
 
 
@@ -40,7 +40,7 @@ def test_simvq_gives_what_a_16_bit_file_holds(tmp_path):
     again, _ = soundfile.read(tmp_path / "again.wav", dtype="float32")
     assert np.abs(prepared - again).max() <= 1.01 / 32768
     assert np.array_equal(prepared * 32768, np.rint(prepared * 32768))
-    whole = Protocol("x", resampler="soxr", limit=1.0, pcm16=True)
+    whole = ScoringProtocol("x", resampler="soxr", limit=1.0, pcm16=True)
     assert whole.prepare(np.float32([1, -1])).tolist() == [32767 / 32768, -1]
 
 
@@ -60,6 +60,6 @@ def test_protocols_travel_to_workers_and_have_names():
     with pytest.raises(ConfigError, match="no protocol simvk; there are default, simvq"):
         find_protocol("simvk")
     with pytest.raises(ConfigError, match="must be one of soxr, torchaudio"):
-        Protocol("x", resampler="sox", limit=1, pcm16=False)
+        ScoringProtocol("x", resampler="sox", limit=1, pcm16=False)
     with pytest.raises(ConfigError, match="limit must be above 0"):
-        Protocol("x", resampler="soxr", limit=1.2, pcm16=False)
+        ScoringProtocol("x", resampler="soxr", limit=1.2, pcm16=False)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import ModelConfig, SpectralEncoderConfig, published
+from simvq_audio.model.config import ModelConfig, SpectralEncoderConfig
 from simvq_audio.model.encoder import SpectralEncoder
 from simvq_audio.model.frames import FramedStft
+from simvq_audio.model.published_import import published
 
 HOP = 320
 COMPACT = ModelConfig(encoder=SpectralEncoderConfig(bins=395))

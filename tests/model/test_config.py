@@ -7,16 +7,14 @@ import dataclasses
 import pytest
 
 from simvq_audio.errors import ConfigError
-from simvq_audio.model.config import (
+from simvq_audio.model.config import ModelConfig, VocosDecoderConfig, without_training_settings
+from simvq_audio.model.quantizers.config import (
     EmaVQConfig,
     FSQConfig,
-    ModelConfig,
     PackageConfig,
     ResidualConfig,
     SimVQConfig,
-    VocosDecoderConfig,
     VQConfig,
-    without_training_settings,
 )
 
 

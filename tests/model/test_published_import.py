@@ -20,13 +20,9 @@ import torch
 from simvq_audio.errors import ModelError
 from simvq_audio.model import published_import
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import (
-    ModelConfig,
-    SeanetEncoderConfig,
-    SimVQConfig,
-    VocosDecoderConfig,
-)
+from simvq_audio.model.config import ModelConfig, SeanetEncoderConfig, VocosDecoderConfig
 from simvq_audio.model.published_import import ImportSummary, import_published, published_names
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.storage import load_model, read_header
 
 BASIS = "quantize.embedding.weight"

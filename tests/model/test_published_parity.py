@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import published
-from simvq_audio.model.published_import import published_names
+from simvq_audio.model.published_import import published, published_names
 
 FIXTURE = Path(__file__).parents[1] / "data" / "published_4096.npz"
 TOLERANCE = 1e-4

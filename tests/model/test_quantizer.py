@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simvq_audio.model.config import SimVQConfig
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.quantizers.nearest import nearest_entries
 from simvq_audio.model.quantizers.simvq import SimVQ
 from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisation
@@ -154,7 +154,7 @@ def test_largest_codebook_with_a_minute_stays_below_one_gib():
     # In a process of its own: peak memory never comes down again.
     script = """
 import resource, torch
-from simvq_audio.model.config import SimVQConfig
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.quantizers.simvq import SimVQ
 quantizer = SimVQ(SimVQConfig(codebook_size=262144, latent_dim=64))
 latent = torch.randn(1, 64, 60 * 75, requires_grad=True)

@@ -8,19 +8,17 @@ import torch.nn.functional as F
 
 from simvq_audio.errors import ConfigError, MissingExtraError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import (
+from simvq_audio.model.config import ModelConfig, SpectralEncoderConfig, VocosDecoderConfig
+from simvq_audio.model.quantizers import make_quantizer
+from simvq_audio.model.quantizers.base import rotate_through
+from simvq_audio.model.quantizers.config import (
     EmaVQConfig,
     FSQConfig,
-    ModelConfig,
     PackageConfig,
     ResidualConfig,
     SimVQConfig,
-    SpectralEncoderConfig,
-    VocosDecoderConfig,
     VQConfig,
 )
-from simvq_audio.model.quantizers import make_quantizer
-from simvq_audio.model.quantizers.base import rotate_through
 from simvq_audio.model.storage import load_model, save_model
 from simvq_audio.model.usage import code_counts, entry_numbers, utilisation
 

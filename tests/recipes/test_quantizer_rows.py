@@ -9,8 +9,8 @@ from study.rows import ROWS, SIZES, Run, fsq_levels, plan
 from study.training import configure
 
 from simvq_audio.errors import ConfigError
-from simvq_audio.model.config import SimVQConfig
 from simvq_audio.model.quantizers import make_quantizer
+from simvq_audio.model.quantizers.config import SimVQConfig
 
 WIDTH = 8
 QUANTIZERS = [row for row in ROWS.values() if row.group != "reference"]

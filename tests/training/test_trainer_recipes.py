@@ -17,10 +17,11 @@ from simvq_audio.cli import main
 from simvq_audio.embedded import embedded_model
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.config import published
+from simvq_audio.model.published_import import published
 from simvq_audio.model.storage import load_model, read_header
-from simvq_audio.training.config import TrainingConfig, find_recipe, shipped_recipes
+from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.losses import MelConfig
+from simvq_audio.training.recipes import find_recipe, shipped_recipes
 from simvq_audio.training.source import open_source
 from simvq_audio.training.watch import Watch
 

@@ -76,7 +76,7 @@ max_seconds = 1.5
 
 def tiny(**changes: object) -> TrainingConfig:
     """The tiny configuration with other settings: ``tiny(steps=3, optimizer__ema=0.5)``."""
-    from simvq_audio.training.config import tomllib
+    from simvq_audio.training.recipes import tomllib
 
     values = tomllib.loads(TINY)
     for key, value in changes.items():

@@ -18,7 +18,7 @@ _FAST = 40.0
 _LFQ_ALL_FRAMES_UP_TO = 8192
 _LFQ_SHARE = 0.25
 
-Settings = dict[str, Any]
+Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Row:
     name: str
     title: str
     group: str
-    quantizer: Callable[[int], Settings]
+    quantizer: Callable[[int], Table]
     sizes: tuple[int, ...] = SIZES
     fast: bool = True
     cold: bool = False
-    start: Settings = field(default_factory=lambda: {"entries_from_latents": True})
+    start: Table = field(default_factory=lambda: {"entries_from_latents": True})
     length: int = 1
     late_sizes: tuple[int, ...] = ()
 
-    def settings(self, codebook_size: int, latent_dim: int) -> Settings:
+    def settings(self, codebook_size: int, latent_dim: int) -> Table:
         """What a ``TrainingConfig`` of this row has of its own, as nested plain values."""
         start = {"unquantized_steps": 0} if self.cold else self.start
         quantizer = {"latent_dim": latent_dim, **self.quantizer(codebook_size)}
@@ -62,13 +62,13 @@ class Row:
         }
 
 
-def _simvq(**options: Any) -> Callable[[int], Settings]:
+def _simvq(**options: Any) -> Callable[[int], Table]:
     return lambda size: {"kind": "simvq", "codebook_size": size, **options}
 
 
 def _package(
-    name: str, options: Callable[[int], Settings], fast: bool = False
-) -> Callable[[int], Settings]:
+    name: str, options: Callable[[int], Table], fast: bool = False
+) -> Callable[[int], Table]:
     """A quantiser of vector-quantize-pytorch with one codebook."""
     return lambda size: {
         "kind": "package",
@@ -79,7 +79,7 @@ def _package(
     }
 
 
-def _table(size: int) -> Settings:
+def _table(size: int) -> Table:
     """``VectorQuantize`` with a table that learns by its gradient."""
     return {
         "codebook_size": size,
@@ -90,7 +90,7 @@ def _table(size: int) -> Settings:
     }
 
 
-def _averages(size: int) -> Settings:
+def _averages(size: int) -> Table:
     """Moving averages; a start sets which entries are replaced, any threshold switches it on."""
     return {
         "codebook_size": size,
@@ -102,7 +102,7 @@ def _averages(size: int) -> Settings:
     }
 
 
-def _residual(size: int) -> Settings:
+def _residual(size: int) -> Table:
     """Two stages near the square root of K."""
     bits = round(log2(size))
     sizes = [2 ** -(-bits // 2), 2 ** (bits // 2)]
@@ -110,7 +110,7 @@ def _residual(size: int) -> Settings:
     return {"kind": "package", "name": "ResidualVQ", "codebook_sizes": sizes, "options": options}
 
 
-def _lfq(size: int) -> Settings:
+def _lfq(size: int) -> Table:
     share = 1.0 if size <= _LFQ_ALL_FRAMES_UP_TO else _LFQ_SHARE
     return {
         "codebook_size": size,
@@ -126,7 +126,7 @@ def fsq_levels(codebook_size: int) -> list[int]:
     return [8] * ((bits - 2 * fours) // 3) + [4] * fours
 
 
-_GAUSSIAN: Settings = {"entries_from_latents": False}
+_GAUSSIAN: Table = {"entries_from_latents": False}
 _TWO = (8192, 65_536)
 
 ROWS = {

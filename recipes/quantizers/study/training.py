@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.usage import quantization_error
-from simvq_audio.training.config import TrainingConfig, merged, read_recipe
+from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.fabric import make_fabric
 from simvq_audio.training.losses import limit_bandwidth
+from simvq_audio.training.recipes import merged, read_recipe
 from simvq_audio.training.sampling import CropSource
 from simvq_audio.training.source import open_source
 from simvq_audio.training.step import Plan, TrainingStep

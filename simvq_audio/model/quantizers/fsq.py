@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.model.config import FSQConfig
 from simvq_audio.model.quantizers.base import Quantized, Quantizer, straight_through
+from simvq_audio.model.quantizers.config import FSQConfig
 
 # How far beyond its outermost values a dimension is bounded, as in the paper's code.
 _MARGIN = 1e-3

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from simvq_audio.errors import ConfigError, needs_extra
-from simvq_audio.model.config import PackageConfig
 from simvq_audio.model.quantizers.base import Quantized, Quantizer
+from simvq_audio.model.quantizers.config import PackageConfig
 from simvq_audio.model.quantizers.fsq import least_squares, principal_axes
 from simvq_audio.model.quantizers.nearest import nearest_entries
 from simvq_audio.model.quantizers.start import draw, moments

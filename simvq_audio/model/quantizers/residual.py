@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.model.config import ResidualConfig
 from simvq_audio.model.quantizers.base import (
     Quantized,
     Quantizer,
     TableQuantizer,
     straight_through,
 )
+from simvq_audio.model.quantizers.config import ResidualConfig
 
 
 class Residual(Quantizer):

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvq_audio.model.config import SimVQConfig
 from simvq_audio.model.quantizers.base import (
     Quantized,
     TableQuantizer,
     rotate_through,
     straight_through,
 )
+from simvq_audio.model.quantizers.config import SimVQConfig
 from simvq_audio.model.quantizers.start import cell_means, draw, moments
 
 

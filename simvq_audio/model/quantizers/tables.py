@@ -7,8 +7,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvq_audio.model.config import EmaVQConfig, VQConfig
 from simvq_audio.model.quantizers.base import Quantized, TableQuantizer, straight_through
+from simvq_audio.model.quantizers.config import EmaVQConfig, VQConfig
 from simvq_audio.model.quantizers.start import start_table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.training.losses.pair import Pair
+from simvq_audio.training.losses.pair import SignalPair
 
 # The longest window of the default mel loss at 24 kHz, so that one STFT does for both.
 _WINDOW_SECONDS = 2048 / 24_000
@@ -42,7 +42,7 @@ class BinsLoss(nn.Module):
         weights = (frequencies >= _LOWEST) / (frequencies + _ERB_CORNER)
         self.register_buffer("weights", (weights / weights.sum())[:, None], persistent=False)
 
-    def forward(self, pair: Pair) -> Tensor:
+    def forward(self, pair: SignalPair) -> Tensor:
         """-> scalar: the mean over bins, frames and the batch, 0 for equal signals."""
         powers = pair.powers(self.longest, self.longest // 4)
         ours, theirs = (0.5 * power.clamp(min=_FLOOR).log() for power in powers)

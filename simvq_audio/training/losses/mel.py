@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from simvq_audio.errors import needs_extra
 from simvq_audio.training.losses.config import MelConfig
-from simvq_audio.training.losses.pair import Pair, energy
+from simvq_audio.training.losses.pair import SignalPair, energy
 
 # Squared magnitudes count as at least this much, so that gradients stay finite in silence.
 _QUIET = 1e-18
@@ -34,7 +34,7 @@ class MelLoss(nn.Module):
             )
             self.register_buffer(f"filters_{index}", filters.T.contiguous(), persistent=False)
 
-    def forward(self, pair: Pair) -> Tensor:
+    def forward(self, pair: SignalPair) -> Tensor:
         """-> scalar."""
         distances = []
         for index, (window, hop, _) in enumerate(self.config.scales):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Pair:
+class SignalPair:
     """A reconstruction, its original and their spectra."""
 
     def __init__(

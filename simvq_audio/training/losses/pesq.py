@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from simvq_audio.errors import ConfigError
-from simvq_audio.training.losses.pair import Pair
+from simvq_audio.training.losses.pair import SignalPair
 
 # ITU-T P.862.2 works on 16 kHz; with the same window in seconds, its bins lie where ours do.
 _RATE = 16_000
@@ -114,7 +114,7 @@ class PesqLoss(nn.Module):
             # The first band is the signal's mean, which is not heard.
             self.register_buffer(name, rows[1:].float(), persistent=False)
 
-    def forward(self, pair: Pair) -> Tensor:
+    def forward(self, pair: SignalPair) -> Tensor:
         """-> scalar: the mean over the batch, 0 for equal signals."""
         powers = [
             power[:, : self.bands.shape[1]]

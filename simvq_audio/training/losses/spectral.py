@@ -11,7 +11,7 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.training.losses.bins import BinsLoss
 from simvq_audio.training.losses.config import LossConfig, MelConfig
 from simvq_audio.training.losses.mel import MelLoss
-from simvq_audio.training.losses.pair import Pair
+from simvq_audio.training.losses.pair import SignalPair
 from simvq_audio.training.losses.pesq import PesqLoss
 from simvq_audio.training.losses.stoi import StoiLoss
 
@@ -19,10 +19,10 @@ from simvq_audio.training.losses.stoi import StoiLoss
 class SpectralLosses(nn.Module):
     """Every loss between spectra that has a weight above zero.
 
-    Spectra that several losses ask for are computed once a call, and the original's without
-    building a graph. A loss is a module with a ``forward(pair)`` that gives a scalar, the Hann
-    windows that it wants from ``Pair`` (``hann_windows``), and its longest transform in samples
-    (``longest``).
+    Spectra that several losses use are computed once a call, and the original's without
+    building a graph. A loss is a module with a ``forward(pair)`` that returns a scalar,
+    ``hann_windows``, the lengths of the windows that it uses, and ``longest``, the length of its
+    longest transform, both in samples.
 
     Args:
         config: the weights.
@@ -59,7 +59,7 @@ class SpectralLosses(nn.Module):
                 f"window of {self._window}"
             )
         with torch.autocast(reconstruction.device.type, enabled=False):
-            pair = Pair(reconstruction.float(), original.float().detach(), self.get_buffer)
+            pair = SignalPair(reconstruction.float(), original.float().detach(), self.get_buffer)
             return {name: term(pair) for name, term in self.terms.items()}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simvq_audio.training.losses.pair import Pair
+from simvq_audio.training.losses.pair import SignalPair
 
 # STOI's frames, twice as many bins as they need, and 384 ms of such frames.
 _WINDOW_SECONDS = 0.0256
@@ -51,7 +51,7 @@ class StoiLoss(nn.Module):
         self.register_buffer("bands", (above & below).float(), persistent=False)
         self.register_buffer("heard", (frequencies < _HIGHEST).float(), persistent=False)
 
-    def forward(self, pair: Pair) -> Tensor:
+    def forward(self, pair: SignalPair) -> Tensor:
         """-> scalar: the mean over the batch's segments, 0 for equal signals.
 
         Items with less speech than a segment do not count; where none has more, the loss is 0.

@@ -19,7 +19,7 @@ from simvq_audio.cli.console import (
     print_message,
     progress,
 )
-from simvq_audio.cli.options import Settings
+from simvq_audio.cli.options import CodingOptions
 from simvq_audio.cli.paths import CODES_SUFFIX, INDICES_SUFFIX, refuse_same, refuse_target_file
 from simvq_audio.errors import CodesError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FileReport:
     """What was done with one file.
 
     Attributes:
@@ -116,7 +116,7 @@ def open_codes(source: str) -> tuple[Codes | np.ndarray, int]:
         raise CodesError(f"standard input: {error}") from error
 
 
-def report(outcome: Outcome, settings: Settings) -> None:
+def report(outcome: FileReport, settings: CodingOptions) -> None:
     """Print what was done with one file, as the user wants it."""
     if settings.as_json:
         print_json(outcome.as_json())
@@ -124,7 +124,7 @@ def report(outcome: Outcome, settings: Settings) -> None:
         print_message(outcome.as_text(), stderr=outcome.target == STANDARD_STREAM)
 
 
-def _refuse_target(source: str, target: str, settings: Settings) -> None:
+def _refuse_target(source: str, target: str, settings: CodingOptions) -> None:
     if target == STANDARD_STREAM:
         if settings.as_json:
             raise CommandError("--json prints on standard output, so OUT cannot be -")
@@ -134,7 +134,7 @@ def _refuse_target(source: str, target: str, settings: Settings) -> None:
     refuse_target_file(Path(target), force=settings.force)
 
 
-def encode_file(source: str, target: str, settings: Settings) -> None:
+def encode_file(source: str, target: str, settings: CodingOptions) -> None:
     """Carry out ``encode`` for one recording.
 
     Raises:
@@ -170,10 +170,10 @@ def encode_file(source: str, target: str, settings: Settings) -> None:
         from simvq_audio.codec.files import write_codes
 
         size = write_codes(codes, Path(target), settings.coding)
-    report(Outcome(source, target, codes, size, size, time.perf_counter() - start), settings)
+    report(FileReport(source, target, codes, size, size, time.perf_counter() - start), settings)
 
 
-def decode_file(source: str, target: str, native_rate: bool, settings: Settings) -> None:
+def decode_file(source: str, target: str, native_rate: bool, settings: CodingOptions) -> None:
     """Carry out ``decode`` for one file of codes.
 
     Raises:
@@ -200,4 +200,4 @@ def decode_file(source: str, target: str, native_rate: bool, settings: Settings)
     else:
         size = Path(target).stat().st_size
     elapsed = time.perf_counter() - start
-    report(Outcome(source, target, codes, codes_bytes, size, elapsed, clipped), settings)
+    report(FileReport(source, target, codes, codes_bytes, size, elapsed, clipped), settings)

@@ -23,7 +23,7 @@ _WAVEFORM_COLUMNS = 1500
 
 
 @dataclass(frozen=True)
-class Pair:
+class RecordingPair:
     """Two waveforms of one rate.
 
     Attributes:
@@ -40,7 +40,7 @@ class Pair:
     notes: tuple[str, ...]
 
 
-def read_pair(original: Path, decoded: Path) -> Pair:
+def read_pair(original: Path, decoded: Path) -> RecordingPair:
     """Read two recordings, bring the second to the first one's rate, mix channels to one.
 
     Raises:
@@ -64,10 +64,10 @@ def read_pair(original: Path, decoded: Path) -> Pair:
         first, second = (f"{length / rates[0]:.3f}" for length in lengths)
         notes.append(f"{first} and {second} s long; the difference is over the shorter")
     names = (original.name, decoded.name)
-    return Pair(names, waveforms[0][0], waveforms[1][0], rates[0], tuple(notes))
+    return RecordingPair(names, waveforms[0][0], waveforms[1][0], rates[0], tuple(notes))
 
 
-def write_pair(pair: Pair, target: Path) -> None:
+def write_pair(pair: RecordingPair, target: Path) -> None:
     """Write the figure; the suffix of ``target`` says in which format.
 
     Raises:
@@ -79,7 +79,7 @@ def write_pair(pair: Pair, target: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def pair_figure(pair: Pair) -> Figure:
+def pair_figure(pair: RecordingPair) -> Figure:
     """Draw waveforms, spectrograms, and the difference of the spectrograms in dB.
 
     Raises:

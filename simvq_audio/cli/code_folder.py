@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simvq_audio.cli.coding import Outcome
+from simvq_audio.cli.code_file import FileReport
 from simvq_audio.cli.console import (
     STANDARD_STREAM,
     CommandError,
@@ -18,7 +18,7 @@ from simvq_audio.cli.console import (
     print_problem,
     progress,
 )
-from simvq_audio.cli.options import Settings
+from simvq_audio.cli.options import CodingOptions
 from simvq_audio.cli.paths import (
     CODES_SUFFIX,
     INDICES_SUFFIX,
@@ -31,7 +31,7 @@ from simvq_audio.cli.paths import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from simvq_audio.codec.folders import FileResult, FolderCoder
+    from simvq_audio.codec.folders import FolderCoder, JobResult
 
 
 class FolderRun:
@@ -49,7 +49,7 @@ class FolderRun:
         target: str,
         suffixes: Collection[str],
         target_suffix: str,
-        settings: Settings,
+        settings: CodingOptions,
     ) -> None:
         if target == STANDARD_STREAM:
             raise CommandError(f"{source}: is a folder, so OUT must be a folder and not -")
@@ -61,12 +61,12 @@ class FolderRun:
         found, self.failures = find_jobs(Path(source), Path(target), suffixes, target_suffix)
         self.jobs = [job for job in found if settings.force or not job.target.exists()]
         self._skipped = len(found) - len(self.jobs)
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[FileReport] = []
 
     def run(
         self,
         label: str,
-        code: Callable[[FolderCoder, list[tuple[Path, Path]]], Iterable[FileResult]],
+        code: Callable[[FolderCoder, list[tuple[Path, Path]]], Iterable[JobResult]],
     ) -> None:
         """Load the model if there is work, do it, and report.
 
@@ -89,7 +89,7 @@ class FolderRun:
                     advance(1)
         self._report(time.perf_counter() - start)
 
-    def _note(self, result: FileResult, decoded: bool) -> None:
+    def _note(self, result: JobResult, decoded: bool) -> None:
         job = result.job
         if result.codes is None:
             self.failures.append(Failure(job.source, result.failure or ""))
@@ -99,7 +99,7 @@ class FolderRun:
         clipped = result.clipped if decoded else None
         paths = str(job.source), str(job.target)
         self._outcomes.append(
-            Outcome(*paths, result.codes, codes_bytes, size, result.elapsed, clipped)
+            FileReport(*paths, result.codes, codes_bytes, size, result.elapsed, clipped)
         )
 
     def _report(self, elapsed: float) -> None:
@@ -157,7 +157,7 @@ class FolderRun:
         return text
 
 
-def encode_folder(source: str, target: str, settings: Settings) -> None:
+def encode_folder(source: str, target: str, settings: CodingOptions) -> None:
     """Carry out ``encode`` for every recording of a folder.
 
     Raises:
@@ -171,7 +171,7 @@ def encode_folder(source: str, target: str, settings: Settings) -> None:
 
 
 def decode_folder(
-    source: str, target: str, native_rate: bool, suffix: str, settings: Settings
+    source: str, target: str, native_rate: bool, suffix: str, settings: CodingOptions
 ) -> None:
     """Carry out ``decode`` for every file of codes in a folder.
 

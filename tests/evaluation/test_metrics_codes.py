@@ -7,21 +7,21 @@ import pytest
 from signals import noise, trial
 
 from simvq_audio.evaluation.metric import UnscorableError
-from simvq_audio.evaluation.metrics.coding import (
+from simvq_audio.evaluation.metrics.codes import (
     DecodeSpeed,
     EncodeSpeed,
     FileRate,
     PayloadRate,
     Stability,
 )
-from simvq_audio.evaluation.trial import Coding
+from simvq_audio.evaluation.trial import CodingRecord
 
 ALL = [PayloadRate, FileRate, EncodeSpeed, DecodeSpeed, Stability]
 
 
 def coded(channels: int = 1, reencoded: np.ndarray | None = None, seconds: float = 2.0):
     indices = np.arange(150 * channels, dtype=np.int32).reshape(channels, 150)
-    coding = Coding(
+    coding = CodingRecord(
         indices,
         codebook_size=8192,
         payload_bits=13 * indices.size,

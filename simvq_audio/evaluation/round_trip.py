@@ -11,11 +11,11 @@ import numpy as np
 
 from simvq_audio.errors import FILE_ERRORS, AudioError, SimvqAudioError, failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
-from simvq_audio.evaluation.pairing import Recordings
+from simvq_audio.evaluation.recordings import Recordings
 
 if TYPE_CHECKING:
     from simvq_audio.codec import Codec
-    from simvq_audio.codec.folders import FileResult
+    from simvq_audio.codec.folders import JobResult
 
 
 class CodingFailed(SimvqAudioError):
@@ -140,10 +140,10 @@ class RecordingCoder:
             "decode_seconds": decoded.elapsed,
         }
 
-    def _encode(self, source: Path, target: Path) -> FileResult:
+    def _encode(self, source: Path, target: Path) -> JobResult:
         return self._one(self._coder.encode([(source, target)]))
 
-    def _one(self, results: Iterable[FileResult]) -> FileResult:
+    def _one(self, results: Iterable[JobResult]) -> JobResult:
         """The result of a job alone, so that its time is its own.
 
         Raises:

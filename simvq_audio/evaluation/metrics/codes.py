@@ -6,10 +6,10 @@ import numpy as np
 
 from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.metrics.guards import finite
-from simvq_audio.evaluation.trial import Coding, Trial
+from simvq_audio.evaluation.trial import CodingRecord, Trial
 
 
-class _CodingMetric(Metric):
+class _CodesMetric(Metric):
     source = "simvq-audio"
     needs_coding = True
 
@@ -23,11 +23,11 @@ class _CodingMetric(Metric):
             raise UnscorableError("the original is empty")
         return finite(self._score(trial.coding, seconds))
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         raise NotImplementedError
 
 
-class PayloadRate(_CodingMetric):
+class PayloadRate(_CodesMetric):
     """Bits that carry codes, a second of one channel."""
 
     name = "kbps"
@@ -35,11 +35,11 @@ class PayloadRate(_CodingMetric):
     unit = "kbit/s"
     higher_is_better = False
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         return coding.payload_bits / seconds / 1000
 
 
-class FileRate(_CodingMetric):
+class FileRate(_CodesMetric):
     """Bits of the whole file, header included, a second of one channel."""
 
     name = "kbps_file"
@@ -47,11 +47,11 @@ class FileRate(_CodingMetric):
     unit = "kbit/s"
     higher_is_better = False
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         return 8 * coding.file_bytes / seconds / 1000
 
 
-class EncodeSpeed(_CodingMetric):
+class EncodeSpeed(_CodesMetric):
     """Seconds of audio that one second of encoding takes in."""
 
     name = "encode_speed"
@@ -60,11 +60,11 @@ class EncodeSpeed(_CodingMetric):
     higher_is_better = True
     digits = 1
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         return np.divide(seconds, coding.encode_seconds)
 
 
-class DecodeSpeed(_CodingMetric):
+class DecodeSpeed(_CodesMetric):
     """Seconds of audio that one second of decoding gives."""
 
     name = "decode_speed"
@@ -73,11 +73,11 @@ class DecodeSpeed(_CodingMetric):
     higher_is_better = True
     digits = 1
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         return np.divide(seconds, coding.decode_seconds)
 
 
-class Stability(_CodingMetric):
+class Stability(_CodesMetric):
     """Share of codes that are the same after decoding and encoding once more.
 
     A code without a counterpart, should the second coding be shorter, counts as not kept.
@@ -90,7 +90,7 @@ class Stability(_CodingMetric):
     digits = 1
     needs_reencoding = True
 
-    def _score(self, coding: Coding, seconds: float) -> float:
+    def _score(self, coding: CodingRecord, seconds: float) -> float:
         if coding.reencoded is None:
             raise UnscorableError("the decoded recording was not encoded again")
         frames = min(coding.indices.shape[-1], coding.reencoded.shape[-1])

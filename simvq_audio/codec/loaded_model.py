@@ -1,0 +1,197 @@
+"""What is known about a loaded model, and which codes it decodes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simvq_audio.audio import resampled_length
+from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
+from simvq_audio.bitstream import Codes
+from simvq_audio.codec.nested import with_book
+from simvq_audio.embedded import old_codes_ids
+from simvq_audio.errors import CodesError, ConfigError
+from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.config import ModelConfig
+from simvq_audio.model.frames import frame_count
+from simvq_audio.model.storage import ModelHeader
+from simvq_audio.nested import book_by_id, nested_book
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LoadedModel:
+    """A model in memory; the part of ``Codec`` that does not run it.
+
+    Attributes:
+        name: of an embedded model, or what the model calls itself.
+        config: the model's configuration.
+        codes_id: 12 hexadecimal digits that ``.codes`` files name: what the indices mean.
+        model_id: 12 hexadecimal digits for this model's weights and configuration.
+        device: where the model runs.
+        batch_seconds: seconds of audio, over all channels or items, in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        header: ModelHeader,
+        batch_seconds: float = 30.0,
+        name: str | None = None,
+    ) -> None:
+        self._model = model
+        self.config: ModelConfig = header.config
+        self.name = name or header.config.name
+        self.codes_id = header.codes_id
+        self.model_id = header.model_id
+        self._decodes = {header.codes_id, *header.old_codes_ids, *old_codes_ids(header.codes_id)}
+        self.batch_seconds = checked_batch_seconds(batch_seconds)
+        self.device = next(model.parameters()).device
+        self._full: Self | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's sample rate in Hz."""
+        return self.config.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame, at the model's rate."""
+        return self.config.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.config.frame_rate
+
+    @property
+    def codebook_size(self) -> int | tuple[int, ...]:
+        """Entries in the codebook; indices lie below it. One each, where a frame has several."""
+        sizes = self.config.quantizer.codebook_sizes
+        return sizes[0] if len(sizes) == 1 else sizes
+
+    @property
+    def bitrate(self) -> float:
+        """Payload bits a second of one channel."""
+        return self.config.bitrate
+
+    def with_batch_seconds(self, batch_seconds: float) -> Self:
+        """The same codec, sharing the model, with other ``batch_seconds``.
+
+        Raises:
+            ConfigError: they are not above 0.
+        """
+        other = copy.copy(self)
+        other.batch_seconds = checked_batch_seconds(batch_seconds)
+        return other
+
+    def with_codebook(self, size: int) -> Self:
+        """The same codec with a codebook of fewer entries, which are some of the model's own.
+
+        Its codes take fewer bits in fixed width, and decode with the same decoder. Sizes that there
+        are: ``simvq_audio.nested.nested_books(codec.codes_id)``.
+
+        Raises:
+            ConfigError: the model has no nested codebook of this size.
+        """
+        if self._full is not None:
+            return self._full.with_codebook(size)
+        if size == self.codebook_size:
+            return self
+        book = nested_book(self.codes_id, size)
+        other = copy.copy(self)
+        other._full = self
+        other._model = with_book(self._model, book)
+        other.config = other._model.config
+        other.codes_id = book.codes_id
+        other._decodes = {book.codes_id}
+        return other
+
+    def for_codes(self, codes_id: str) -> Self:
+        """This codec, with the nested codebook that codes of this name belong to, if there is one.
+
+        Args:
+            codes_id: as ``Codes`` has it; one that this model does not decode changes nothing.
+        """
+        book = book_by_id(codes_id)
+        if codes_id in self._decodes or book is None or book.full_codes_id != self.codes_id:
+            return self
+        return self.with_codebook(book.size)
+
+    def check(self, codes: Codes) -> None:
+        """Make sure that this model can decode ``codes``.
+
+        Raises:
+            CodesError: they are of another model, or their numbers do not fit together.
+        """
+        fitting = self.for_codes(codes.codes_id)
+        if codes.codes_id not in fitting._decodes:
+            raise CodesError(
+                f"these codes are {codes.codes_id}, the model {self.name} decodes {self.codes_id}; "
+                "name the right one with --model"
+            )
+        if codes.codebook_size != fitting.codebook_size:
+            raise CodesError(
+                f"these codes are of a codebook of {codes.codebook_size} entries, the model has "
+                f"{fitting.codebook_size}; the file was written wrongly"
+            )
+        if not MIN_RATE <= codes.sample_rate <= MAX_RATE:
+            raise CodesError(f"the codes claim a sample rate of {codes.sample_rate} Hz")
+        expected = frame_count(self._native_samples(codes), self.hop_length)
+        if codes.num_frames != expected:
+            raise CodesError(
+                f"{codes.num_samples} samples at {codes.sample_rate} Hz make {expected} frames, "
+                f"the codes have {codes.num_frames}; the file was written wrongly"
+            )
+
+    def codes_from_indices(self, indices: Any) -> Codes:
+        """Codes from bare indices, for language models: original length and rate are the model's.
+
+        Args:
+            indices: integers (frames,) or (channels, frames); with several codes a frame
+                (codebooks, frames) or (channels, codebooks, frames).
+
+        Raises:
+            CodesError: the shape is another, or an index lies outside the codebook.
+        """
+        array = np.asarray(indices)
+        frames = array.shape[-1] if array.ndim else 0
+        return self._codes(array, self.sample_rate, frames * self.hop_length)
+
+    def _codes(self, indices: np.ndarray, sample_rate: int, num_samples: int) -> Codes:
+        return Codes(indices, self.codebook_size, self.codes_id, sample_rate, num_samples)
+
+    def _own(self, codes: Codes) -> Codes:
+        """Codes of a nested codebook as codes of this one; others as they are."""
+        book = book_by_id(codes.codes_id)
+        if codes.codes_id in self._decodes or book is None:
+            return codes
+        return self._codes(book.entries[codes.indices], codes.sample_rate, codes.num_samples)
+
+    def _native_samples(self, codes: Codes) -> int:
+        """Samples a channel at the model's rate."""
+        return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
+
+    def _output(self, codes: Codes, native_rate: bool) -> tuple[int, int]:
+        """Sample rate and samples a channel of what ``codes`` are decoded to."""
+        if native_rate:
+            return self.sample_rate, self._native_samples(codes)
+        return codes.sample_rate, codes.num_samples
+
+    def _chunk_frames(self, channels: int) -> int:
+        """Frames in one pass of the model."""
+        return max(1, int(self.batch_seconds * self.frame_rate / channels))
+
+
+def checked_batch_seconds(seconds: float) -> float:
+    """``seconds``.
+
+    Raises:
+        ConfigError: they are not above 0.
+    """
+    if not seconds > 0:
+        raise ConfigError(f"batch_seconds must be above 0, not {seconds}")
+    return seconds

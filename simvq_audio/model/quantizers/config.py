@@ -1,0 +1,195 @@
+"""Configurations of the quantisers, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import ceil, log2, prod
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, Tag
+
+from simvq_audio.schema import Count, Flag, Fraction, by_kind, configuration
+
+MAX_CODEBOOK_SIZE = 262_144
+
+CodebookSize = Annotated[int, Field(strict=True, ge=2, le=MAX_CODEBOOK_SIZE)]
+
+
+class _Codebooks:
+    """What follows from the sizes of a quantiser's codebooks."""
+
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def codes_per_frame(self) -> int:
+        """How many indices stand for a frame."""
+        return len(self.codebook_sizes)
+
+    @property
+    def bits_per_frame(self) -> int:
+        """Bits that the indices of a frame take, each in a whole number of bits."""
+        return sum(ceil(log2(size)) for size in self.codebook_sizes)
+
+
+class _OneCodebook(_Codebooks):
+    codebook_size: int
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Entries of each codebook."""
+        return (self.codebook_size,)
+
+
+@configuration
+class SimVQConfig(_OneCodebook):
+    """SimVQ (arXiv 2411.02038): a frozen basis under one linear layer.
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent and of each entry.
+        bias: whether the linear layer has one (the published audio code does, the paper does not).
+        basis: "frozen" as in the paper; "trained": it learns like any other weight; "fast": it
+            learns at the learning rate of the linear layer.
+        rotation: the gradient goes through the rotation from latent to entry (arXiv 2410.06424)
+            instead of straight through.
+    """
+
+    kind: Literal["simvq"] = "simvq"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+    bias: Flag = True
+    basis: Literal["frozen", "trained", "fast"] = "frozen"
+    rotation: Flag = False
+
+
+@configuration
+class VQConfig(_OneCodebook):
+    """Plain vector quantisation (VQ-VAE, arXiv 1711.00937): a table that learns by its gradient.
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent and of each entry.
+    """
+
+    kind: Literal["vq"] = "vq"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+
+
+@configuration
+class EmaVQConfig(_OneCodebook):
+    """A table of moving averages of the latents next to each entry (arXiv 1711.00937, A.1).
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent and of each entry.
+        decay: of the averages, a training step.
+        dead_share: an entry that is chosen this much more rarely than the mean is moved to a latent
+            of the batch (Jukebox, arXiv 2005.00341); 0 leaves it where it is.
+    """
+
+    kind: Literal["ema"] = "ema"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+    decay: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.95
+    dead_share: Fraction = 0.1
+
+
+@configuration
+class FSQConfig(_OneCodebook):
+    """Finite scalar quantisation (arXiv 2309.15505): a grid in few dimensions.
+
+    Attributes:
+        levels: values of each dimension; their product is the codebook's size.
+        latent_dim: width of the latent; linear layers lead to the grid and back.
+    """
+
+    kind: Literal["fsq"] = "fsq"
+    levels: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], Field(min_length=1)] = (
+        8,
+        8,
+        8,
+        4,
+        4,
+    )
+    latent_dim: Count = 64
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ValueError(
+                f"the product of levels must not be above {MAX_CODEBOOK_SIZE}, "
+                f"not {self.codebook_size}"
+            )
+
+    @property
+    def codebook_size(self) -> int:  # type: ignore[override]
+        """Points of the grid."""
+        return prod(self.levels)
+
+
+StageConfig: TypeAlias = Annotated[
+    Annotated[SimVQConfig, Tag("simvq")]
+    | Annotated[VQConfig, Tag("vq")]
+    | Annotated[EmaVQConfig, Tag("ema")],
+    by_kind("simvq"),
+]
+
+
+@configuration
+class ResidualConfig(_Codebooks):
+    """Residual vector quantisation (SoundStream, arXiv 2107.03312): several codes a frame.
+
+    Attributes:
+        stages: quantisers with one codebook each; every one codes what the ones before it left.
+    """
+
+    kind: Literal["residual"] = "residual"
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=2, max_length=32)]
+
+    def __post_init__(self) -> None:
+        widths = sorted({stage.latent_dim for stage in self.stages})
+        if len(widths) > 1:
+            raise ValueError(
+                f"all stages must have the same latent_dim, not {' and '.join(map(str, widths))}"
+            )
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of the latent."""
+        return self.stages[0].latent_dim
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Entries of each stage."""
+        return tuple(stage.codebook_size for stage in self.stages)
+
+
+@configuration
+class PackageConfig(_Codebooks):
+    """A quantiser of vector-quantize-pytorch; needs that package wherever the model is used.
+
+    Attributes:
+        name: of the class there, such as "VectorQuantize", "ResidualVQ", "FSQ", "LFQ" or "SimVQ".
+        latent_dim: width of the latent.
+        codebook_sizes: entries of each codebook; what the class makes of ``options`` must agree.
+        options: further arguments of the class.
+        fast: its parameters learn at the quantiser's learning rate.
+    """
+
+    kind: Literal["package"] = "package"
+    name: str
+    latent_dim: Count = 64
+    codebook_sizes: Annotated[tuple[CodebookSize, ...], Field(min_length=1, max_length=32)]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fast: Flag = False
+
+
+QuantizerConfig: TypeAlias = Annotated[
+    Annotated[SimVQConfig, Tag("simvq")]
+    | Annotated[VQConfig, Tag("vq")]
+    | Annotated[EmaVQConfig, Tag("ema")]
+    | Annotated[FSQConfig, Tag("fsq")]
+    | Annotated[ResidualConfig, Tag("residual")]
+    | Annotated[PackageConfig, Tag("package")],
+    by_kind("simvq"),
+]

@@ -1,0 +1,81 @@
+"""Recipes: the TOML files that configurations of training are read from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from simvq_audio.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# A wheel has them beside the modules, a clone of the repository at its top.
+_PACKAGE = Path(__file__).parents[1]
+_RECIPES = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships, such as "compact/cpu".
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix == ".toml":
+        return path
+    for folder in _RECIPES:
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise ConfigError(f"there is no recipe {name}; it ships with {', '.join(shipped_recipes())}")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that ship."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in _RECIPES
+        for path in folder.rglob("*.toml")
+    }
+    return sorted(found)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, over those of the file that its ``base`` names, if it has one.
+
+    Tables are merged key by key; everything else, lists included, replaces what the base has.
+    ``base`` is relative to the file's folder.
+
+    Raises:
+        ConfigError: a file is missing or no TOML, or a file is its own base.
+    """
+    return _read_recipe(path, ())
+
+
+def _read_recipe(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in below:
+        raise ConfigError(f"{path} is its own base")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a file, not {base!r}")
+    return merged(_read_recipe(path.parent / base, (*below, path.resolve())), values)
+
+
+def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables over others; see ``read_recipe``."""
+    result = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merged(base[key], value) if both else value
+    return result
