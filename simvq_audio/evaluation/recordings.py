@@ -1,8 +1,8 @@
 """Which recordings of a folder are evaluated.
 
 A development set has two halves, by speaker: models are chosen on one half, and what is reported is
-scored on the other, to which nothing was fitted. The half of a speaker depends on the name only, so
-it stays the same when recordings are added or left out.
+scored on the other, to which nothing was fitted. The half of a speaker depends on the name
+only, so it stays the same when recordings are added or left out.
 """
 
 from __future__ import annotations
