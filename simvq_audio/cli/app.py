@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import evaluation, info, plot, training
+from simvq_audio.cli import demo, evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -283,6 +283,7 @@ app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(info.info)
 app.command("models")(info.models)
 app.command("plot")(plot.plot)
+app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("export")(training.export)
 app.add_typer(training.data, name="data")
