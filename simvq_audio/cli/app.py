@@ -39,6 +39,15 @@ from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
 _INTERRUPTED = 130
 
+# What each command has that needs less memory.
+_OUT_OF_MEMORY = {
+    "encode": "out of memory; try a smaller --batch-seconds or --device cpu",
+    "decode": "out of memory; try a smaller --batch-seconds or --device cpu",
+    "evaluate": "out of memory; try fewer --jobs or --device cpu",
+    "compare": "out of memory; try fewer --jobs",
+    "train": "out of memory; try a smaller data.batch_size in the recipe",
+}
+
 _EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -363,7 +372,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print_problem("error", "out of memory; try a smaller --batch-seconds or --device cpu")
+        print_problem("error", _OUT_OF_MEMORY.get(typed[0] if typed else "", "out of memory"))
     raise SystemExit(1)
 
 
