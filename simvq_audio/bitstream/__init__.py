@@ -6,6 +6,7 @@ The layout is described in ``docs/file-format.md``.
 from __future__ import annotations
 
 from simvq_audio.bitstream.codes import Codes
+from simvq_audio.bitstream.codes_file import CodesFile
 from simvq_audio.bitstream.header import (
     HEADER_BYTES,
     MAGIC,
@@ -27,6 +28,7 @@ __all__ = [
     "TRAILER_BYTES",
     "VERSION",
     "Codes",
+    "CodesFile",
     "Layout",
     "read_layout",
 ]

@@ -6,7 +6,7 @@ The layout is described in ``docs/file-format.md``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -65,13 +65,18 @@ class BlockTable:
         self.sizes = np.where(self.coded, entries, (self.lengths * self.bits + 7) // 8)
         if (self.sizes > (self.lengths * self.bits + 7) // 8 - self.coded).any():
             raise CodesError("an entropy-coded block saves nothing")
-        self._ends = len(table) + np.cumsum(self.sizes)
+        self._head = len(table)
+        self._ends = np.cumsum(self.sizes)
         self.payload_size = len(table) + int(self.sizes.sum())
+
+    def offset(self, index: int) -> int:
+        """Where a block begins, counted from the end of the table."""
+        return int(self._ends[index] - self.sizes[index])
 
     def block(self, payload: bytes, index: int) -> bytes:
         """The bytes of one block."""
-        end = int(self._ends[index])
-        return payload[end - int(self.sizes[index]) : end]
+        start = self._head + self.offset(index)
+        return payload[start : start + int(self.sizes[index])]
 
 
 def table_bytes(head: bytes, channels: int, frames: int) -> int:
@@ -162,32 +167,69 @@ def decode_blocks(payload: bytes, table: BlockTable, prior: CausalPrior) -> np.n
     Raises:
         CodesError: a block is not what ``encode_blocks`` makes, or the prior is another one.
     """
+    chosen = range(len(table.lengths))
+    parts = _decode(table, chosen, prior, lambda index: table.block(payload, index))
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def decode_range(
+    file: BinaryIO, table: BlockTable, prior: CausalPrior, channels: int, start: int, end: int
+) -> np.ndarray:
+    """The indices of some frames, int32 (channels, end - start); no other block is read.
+
+    Args:
+        file: stands behind the table.
+        start, end: frames; there is at least one.
+
+    Raises:
+        CodesError: as for ``decode_blocks``.
+    """
+    begin = file.tell()
+    first, last = start // table.block_frames, -(-end // table.block_frames)
+    per_channel = len(table.lengths) // channels
+    chosen = [c * per_channel + i for c in range(channels) for i in range(first, last)]
+
+    def fetch(index: int) -> bytes:
+        file.seek(begin + table.offset(index))
+        return file.read(int(table.sizes[index]))
+
+    found = np.concatenate(_decode(table, chosen, prior, fetch)).reshape(channels, -1)
+    skipped = first * table.block_frames
+    return found[:, start - skipped : end - skipped]
+
+
+def _decode(
+    table: BlockTable,
+    chosen: Sequence[int],
+    prior: CausalPrior,
+    fetch: Callable[[int], bytes],
+) -> list[np.ndarray]:
+    """The indices of each chosen block; ``fetch`` gives its bytes."""
     if prior.codebook_size != table.codebook_size:
         raise CodesError(
             f"the prior {prior.id} is for {prior.codebook_size} codes, not {table.codebook_size}"
         )
     parts: list[np.ndarray] = []
-    for first in range(0, len(table.lengths), _BATCH):
-        batch = range(first, min(first + _BATCH, len(table.lengths)))
+    for first in range(0, len(chosen), _BATCH):
+        batch = chosen[first : first + _BATCH]
         # The longest first, so that those that end leave from the end.
         coded = sorted((i for i in batch if table.coded[i]), key=lambda i: -table.lengths[i])
-        decoded = dict(zip(coded, _decode_coded(payload, table, coded, prior)))
-        parts += [decoded[i] if i in decoded else _decode_plain(payload, table, i) for i in batch]
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)
-
-
-def _decode_plain(payload: bytes, table: BlockTable, index: int) -> np.ndarray:
-    return unpack_indices(table.block(payload, index), int(table.lengths[index]), table.bits)
+        decoded = dict(zip(coded, _decode_coded(table, coded, list(map(fetch, coded)), prior)))
+        for i in batch:
+            if i not in decoded:
+                decoded[i] = unpack_indices(fetch(i), int(table.lengths[i]), table.bits)
+        parts += [decoded[i] for i in batch]
+    return parts
 
 
 def _decode_coded(
-    payload: bytes, table: BlockTable, blocks: list[int], prior: CausalPrior
+    table: BlockTable, blocks: list[int], strings: list[bytes], prior: CausalPrior
 ) -> list[np.ndarray]:
     """The codes of entropy-coded blocks, the longest of which stands first."""
     if not blocks:
         return []
     lengths = table.lengths[blocks]
-    decoder = rans.Decoder([table.block(payload, index) for index in blocks])
+    decoder = rans.Decoder(strings)
     state = prior.start(len(blocks))
     indices = np.zeros((len(blocks), int(lengths[0])), np.int32)
     left = len(blocks)

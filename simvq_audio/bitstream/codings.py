@@ -106,6 +106,11 @@ def _several_size(
     return head + channels * sum(packed_size(frames, bits_per_code(size)) for size in sizes)
 
 
+def read_codebook_sizes(file: BinaryIO) -> tuple[int, ...]:
+    """Entries of each codebook, from the beginning of a payload that has all its bytes."""
+    return _codebook_sizes(file.read(file.read(1)[0] * _SIZE_BYTES))
+
+
 def _unpack_several(
     payload: bytes, channels: int, frames: int, codebook_size: int
 ) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import demo, evaluation, info, plot, training
+from simvq_audio.cli import evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -26,6 +26,7 @@ from simvq_audio.cli.options import (
     CodebookOption,
     CodingOptions,
     DeviceOption,
+    EndOption,
     ForceOption,
     JsonOption,
     ModelOption,
@@ -33,20 +34,12 @@ from simvq_audio.cli.options import (
     QuietOption,
     RateOption,
     RawOption,
+    StartOption,
     StreamOption,
 )
 from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
 _INTERRUPTED = 130
-
-# What each command has that needs less memory.
-_OUT_OF_MEMORY = {
-    "encode": "out of memory; try a smaller --batch-seconds or --device cpu",
-    "decode": "out of memory; try a smaller --batch-seconds or --device cpu",
-    "evaluate": "out of memory; try fewer --jobs or --device cpu",
-    "compare": "out of memory; try fewer --jobs",
-    "train": "out of memory; try a smaller data.batch_size in the recipe",
-}
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -82,6 +75,8 @@ _DECODE_EXAMPLES = """
 [bold]Examples[/bold]
 
 simvq-audio decode speech.codes speech.wav
+
+simvq-audio decode lecture.codes part.wav --start 600 --end 630
 
 simvq-audio decode tokens.npy speech.wav
 
@@ -251,6 +246,8 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
     codebook: CodebookOption = None,
     stream: StreamOption = False,
     raw: RawOption = None,
@@ -266,6 +263,9 @@ def decode(
     """
     settings = CodingOptions(model, device, batch_seconds, force, quiet, as_json, codebook=codebook)
     _check_stream_options(stream, source, raw)
+    whole = start == 0 and end is None
+    if not whole and (stream or _is_folder(source)):
+        raise CommandError("--start and --end are for a single file of codes")
     if stream:
         from simvq_audio.cli.live import decode_live
 
@@ -284,7 +284,12 @@ def decode(
                 f"{target}: --format {audio_format.value} is for folders; "
                 f"a single file has the format of its suffix, and - is wav"
             )
-        decode_file(source, target, native_rate, settings)
+        if whole:
+            decode_file(source, target, native_rate, settings)
+        else:
+            from simvq_audio.cli.code_part import decode_part
+
+            decode_part(source, target, start, end, native_rate, settings)
 
 
 app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
@@ -292,7 +297,6 @@ app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(info.info)
 app.command("models")(info.models)
 app.command("plot")(plot.plot)
-app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("export")(training.export)
 app.add_typer(training.data, name="data")
@@ -372,7 +376,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print_problem("error", _OUT_OF_MEMORY.get(typed[0] if typed else "", "out of memory"))
+        print_problem("error", "out of memory; try a smaller --batch-seconds or --device cpu")
     raise SystemExit(1)
 
 

@@ -124,7 +124,12 @@ def report(outcome: FileReport, settings: CodingOptions) -> None:
         print_message(outcome.as_text(), stderr=outcome.target == STANDARD_STREAM)
 
 
-def _refuse_target(source: str, target: str, settings: CodingOptions) -> None:
+def refuse_target(source: str, target: str, settings: CodingOptions) -> None:
+    """Refuse a target that cannot be written, or is there and must not be overwritten.
+
+    Raises:
+        CommandError: it says why.
+    """
     if target == STANDARD_STREAM:
         if settings.as_json:
             raise CommandError("--json prints on standard output, so OUT cannot be -")
@@ -148,7 +153,7 @@ def encode_file(source: str, target: str, settings: CodingOptions) -> None:
             f"{target}: codes are written as {CODES_SUFFIX}, or as {INDICES_SUFFIX} "
             f"for bare indices; use one of these"
         )
-    _refuse_target(source, target, settings)
+    refuse_target(source, target, settings)
     if source == STANDARD_STREAM:
         stream = binary_stdin()
         # libsndfile must seek, which a pipe cannot.
@@ -184,7 +189,7 @@ def decode_file(source: str, target: str, native_rate: bool, settings: CodingOpt
     to_stdout = target == STANDARD_STREAM
     if not to_stdout:
         output_format(target)
-    _refuse_target(source, target, settings)
+    refuse_target(source, target, settings)
     loaded, codes_bytes = open_codes(source)
     codec = settings.load_codec()
     from simvq_audio.codec.files import checked_codes

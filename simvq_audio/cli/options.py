@@ -35,6 +35,16 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors o
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
+StartOption = Annotated[
+    float,
+    typer.Option(
+        "--start", min=0.0, metavar="SECONDS", help="Begin there, without reading all before it."
+    ),
+]
+EndOption = Annotated[
+    float | None,
+    typer.Option("--end", min=0.0, metavar="SECONDS", help="End there.", show_default=False),
+]
 StreamOption = Annotated[
     bool,
     typer.Option("--stream", help="Live: packets of codes, each written as soon as it is there."),

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from simvq_audio.audio import AudioReader, AudioWriter, resample
 from simvq_audio.audio.waveform import as_waveform
-from simvq_audio.bitstream import Codes
+from simvq_audio.bitstream import Codes, CodesFile
 from simvq_audio.codec.batches import decode_padded, encode_padded, in_groups
 from simvq_audio.codec.cheaper import Cheaper, CheaperStream, bring_all, prior_for_rate
 from simvq_audio.codec.loaded_model import LoadedModel
 from simvq_audio.codec.model_source import locate_model
+from simvq_audio.codec.ranges import decode_part, samples_between
 from simvq_audio.codec.streams import (
     StreamDecoder,
     StreamEncoder,
@@ -245,56 +246,85 @@ class Codec(LoadedModel):
         """
         return self._decoder(sample_rate or self.sample_rate, channels, wait=False)
 
-    def decode(self, codes: Codes, *, native_rate: bool = False) -> Tensor:
+    def decode(
+        self,
+        codes: Codes | CodesFile,
+        *,
+        native_rate: bool = False,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> Tensor:
         """Decode to (channels, samples) float32 on the CPU.
 
         Args:
+            codes: of a ``CodesFile``, no more is read than the part takes.
             native_rate: at the model's sample rate instead of the original's.
+            start, end: in seconds, a part of the recording; it has the samples of the whole if the
+                decoder's receptive field is finite, as the embedded model's is.
 
         Raises:
             CodesError: the codes are of another model, or do not add up.
+            ConfigError: there is no such part.
         """
         blocks = [np.empty((0, codes.channels), np.float32)]
-        blocks += self.decode_stream(codes, native_rate=native_rate)
+        blocks += self.decode_stream(codes, native_rate=native_rate, start=start, end=end)
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks).T))
 
-    def decode_stream(self, codes: Codes, *, native_rate: bool = False) -> Iterator[np.ndarray]:
+    def decode_stream(
+        self,
+        codes: Codes | CodesFile,
+        *,
+        native_rate: bool = False,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> Iterator[np.ndarray]:
         """Decode block by block, in memory that does not grow with the length.
+
+        Args:
+            start, end: as for ``decode``.
 
         Returns:
             an iterator over (samples, channels) float32 arrays.
 
         Raises:
-            CodesError: as for ``decode``; at once, not with the first block.
+            CodesError, ConfigError: as for ``decode``; at once, not with the first block.
         """
         self.check(codes)
-        return self.for_codes(codes.codes_id)._decode_blocks(codes, native_rate)
+        codec = self.for_codes(codes.codes_id)
+        if isinstance(codes, Codes) and (start, end) == (0, None):
+            return codec._decode_blocks(codes, native_rate)
+        first, last = samples_between(start, end, *codec._output(codes, native_rate))
+        return decode_part(codec, codes, first, last, native_rate)
 
     def decode_file(
         self,
-        codes: Codes,
+        codes: Codes | CodesFile,
         target: str | os.PathLike[str] | BinaryIO,
         *,
         native_rate: bool = False,
+        start: float = 0.0,
+        end: float | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> int:
         """Decode into a .wav or .flac file (PCM 16 bit) that appears whole or not at all.
 
         Args:
             target: a path, or a binary stream, which gets WAV.
+            start, end: as for ``decode``.
             progress: told the seconds of each block that is written.
 
         Returns:
             how many samples went beyond full scale and were set to it.
 
         Raises:
-            CodesError: as for ``decode``.
+            CodesError, ConfigError: as for ``decode``.
             AudioError: the file cannot be of that kind.
             OSError: it cannot be written.
         """
+        blocks = self.decode_stream(codes, native_rate=native_rate, start=start, end=end)
         rate, samples = self._output(codes, native_rate)
-        blocks = self.decode_stream(codes, native_rate=native_rate)
-        with AudioWriter(target, rate, codes.channels, expected_samples=samples) as writer:
+        first, last = samples_between(start, end, rate, samples)
+        with AudioWriter(target, rate, codes.channels, expected_samples=last - first) as writer:
             for block in blocks:
                 writer.write(block)
                 progress(len(block) / rate)

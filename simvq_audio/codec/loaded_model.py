@@ -9,7 +9,7 @@ import numpy as np
 
 from simvq_audio.audio import resampled_length
 from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
-from simvq_audio.bitstream import Codes
+from simvq_audio.bitstream import Codes, CodesFile
 from simvq_audio.codec.nested import with_book
 from simvq_audio.embedded import old_codes_ids
 from simvq_audio.errors import CodesError, ConfigError
@@ -121,7 +121,7 @@ class LoadedModel:
             return self
         return self.with_codebook(book.size)
 
-    def check(self, codes: Codes) -> None:
+    def check(self, codes: Codes | CodesFile) -> None:
         """Make sure that this model can decode ``codes``.
 
         Raises:
@@ -171,11 +171,11 @@ class LoadedModel:
             return codes
         return self._codes(book.entries[codes.indices], codes.sample_rate, codes.num_samples)
 
-    def _native_samples(self, codes: Codes) -> int:
+    def _native_samples(self, codes: Codes | CodesFile) -> int:
         """Samples a channel at the model's rate."""
         return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
 
-    def _output(self, codes: Codes, native_rate: bool) -> tuple[int, int]:
+    def _output(self, codes: Codes | CodesFile, native_rate: bool) -> tuple[int, int]:
         """Sample rate and samples a channel of what ``codes`` are decoded to."""
         if native_rate:
             return self.sample_rate, self._native_samples(codes)
