@@ -39,8 +39,12 @@ class MissingExtraError(SimvqAudioError, ImportError):
 
 
 @contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
+def needs_extra(extra: str, why: str = "") -> Iterator[None]:
     """Around imports that an extra of this package brings.
+
+    Args:
+        extra: its name.
+        why: what the message begins with.
 
     Raises:
         MissingExtraError: one of them fails.
@@ -52,7 +56,8 @@ def needs_extra(extra: str) -> Iterator[None]:
             problem = f"{error.name} is not installed; it comes"
         else:
             problem = f"a package cannot be imported ({error}); what is needed comes"
-        raise MissingExtraError(f"{problem} with: pip install 'simvq-audio[{extra}]'") from error
+        text = f"{why}{problem} with: pip install 'simvq-audio[{extra}]'"
+        raise MissingExtraError(text) from error
 
 
 def one_line(text: str) -> str:

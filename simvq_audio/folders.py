@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
 
@@ -43,3 +44,22 @@ def find_files(
             if Path(name).suffix.lower() in suffixes and not is_hidden(PurePath(name))
         ]
     return found, errors
+
+
+def name_clashes(sources: Iterable[PurePath], suffix: str) -> dict[PurePath, str]:
+    """Files whose output would have the name of another's, and why they are refused.
+
+    Args:
+        sources: paths relative to one folder.
+        suffix: of the outputs, which takes the place of the sources' own.
+    """
+    sources_of: defaultdict[PurePath, list[PurePath]] = defaultdict(list)
+    for source in sources:
+        sources_of[source.with_suffix(suffix)].append(source)
+    return {
+        source: f"{' and '.join(path.name for path in same)} would all become {made.name}; "
+        "rename them"
+        for made, same in sources_of.items()
+        if len(same) > 1
+        for source in same
+    }

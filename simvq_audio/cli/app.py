@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import evaluation, info, plot, training
+from simvq_audio.cli import demo, evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -40,6 +40,15 @@ from simvq_audio.cli.options import (
 from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
 _INTERRUPTED = 130
+
+# What each command has that needs less memory.
+_OUT_OF_MEMORY = {
+    "encode": "out of memory; try a smaller --batch-seconds or --device cpu",
+    "decode": "out of memory; try a smaller --batch-seconds or --device cpu",
+    "evaluate": "out of memory; try fewer --jobs or --device cpu",
+    "compare": "out of memory; try fewer --jobs",
+    "train": "out of memory; try a smaller data.batch_size in the recipe",
+}
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -297,6 +306,7 @@ app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(info.info)
 app.command("models")(info.models)
 app.command("plot")(plot.plot)
+app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("export")(training.export)
 app.add_typer(training.data, name="data")
@@ -376,7 +386,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print_problem("error", "out of memory; try a smaller --batch-seconds or --device cpu")
+        print_problem("error", _OUT_OF_MEMORY.get(typed[0] if typed else "", "out of memory"))
     raise SystemExit(1)
 
 

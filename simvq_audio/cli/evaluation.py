@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simvq_audio.cli.console import PROGRAM, CommandError, print_message, progress
-from simvq_audio.cli.options import DeviceOption, ModelOption, QuietOption
+from simvq_audio.cli.options import DeviceOption, JsonOption, ModelOption, QuietOption
 from simvq_audio.cli.paths import refuse_target_file
 from simvq_audio.errors import MissingExtraError
 
@@ -52,12 +52,6 @@ OutOption = Annotated[
         help=f"Write {PAGE_NAME}, {JSON_NAME} and {CSV_NAME} here, keep what was found, and go on "
         "from it when run again.",
         show_default=False,
-    ),
-]
-JsonFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write the whole report as JSON.", show_default=False
     ),
 ]
 CsvFileOption = Annotated[
@@ -122,7 +116,7 @@ def evaluate(
     ],
     model: ModelOption = None,
     out: OutOption = None,
-    json_file: JsonFileOption = None,
+    as_json: JsonOption = False,
     csv_file: CsvFileOption = None,
     metrics: MetricsOption = "default",
     protocol: ProtocolOption = ProtocolName.default,
@@ -139,7 +133,7 @@ def evaluate(
     The codes are real files. With --out an interrupted run goes on where it was; existing reports
     are overwritten. Files that fail are named and give exit code 1.
     """
-    output = _Output(out, json_file, csv_file, players, quiet)
+    output = _Output(out, csv_file, players, quiet, as_json)
     output.check()
     if out is not None:
         _refuse_nested(folder, out)
@@ -171,7 +165,7 @@ def compare(
         ),
     ] = None,
     out: OutOption = None,
-    json_file: JsonFileOption = None,
+    as_json: JsonOption = False,
     csv_file: CsvFileOption = None,
     metrics: MetricsOption = "default",
     protocol: ProtocolOption = ProtocolName.default,
@@ -188,7 +182,7 @@ def compare(
     a/b.flac.wav or a/b.wav (any suffix of a recording). The constant delay of each codec is
     found and removed. Files that fail or belong to none are named and give exit code 1.
     """
-    output = _Output(out, json_file, csv_file, players, quiet)
+    output = _Output(out, csv_file, players, quiet, as_json)
     output.check()
     folders = {name: Path(value) for name, value in _assignments(systems, "NAME=DIR").items()}
     rates = _bitrates(bitrate or [], folders)
@@ -206,14 +200,14 @@ class _Output:
     def __init__(
         self,
         out: Path | None,
-        json_file: Path | None,
         csv_file: Path | None,
         players: int,
         quiet: bool,
+        as_json: bool,
     ) -> None:
         self.out = out
         self.quiet = quiet
-        self._json_file = json_file
+        self._as_json = as_json
         self._csv_file = csv_file
         self._players = players
 
@@ -226,9 +220,8 @@ class _Output:
         """
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise CommandError(f"{self.out}: is a file; --out takes a folder")
-        for path in (self._json_file, self._csv_file):
-            if path is not None:
-                refuse_target_file(path, force=True)
+        if self._csv_file is not None:
+            refuse_target_file(self._csv_file, force=True)
         _require(_REPORT_PACKAGES + _PAGE_PACKAGES * (self.out is not None))
 
     def deliver(self, report: Report) -> None:
@@ -238,21 +231,19 @@ class _Output:
             CommandError: recordings failed; raised after everything is written.
         """
         from simvq_audio.cli.report_table import print_failures, print_report
-        from simvq_audio.evaluation.report.files import write_csv, write_json
+        from simvq_audio.evaluation.report.files import report_to_json, write_csv, write_json
 
-        json_files, csv_files = [self._json_file], [self._csv_file]
-        if self.out is not None:
-            json_files.append(self.out / JSON_NAME)
-            csv_files.append(self.out / CSV_NAME)
-        for path in filter(None, json_files):
-            write_json(report, path)
-        for path in filter(None, csv_files):
-            write_csv(report, path)
+        if self._csv_file is not None:
+            write_csv(report, self._csv_file)
         if self.out is not None:
             from simvq_audio.evaluation.report.page import write_page
 
+            write_json(report, self.out / JSON_NAME)
+            write_csv(report, self.out / CSV_NAME)
             write_page(report, self.out / PAGE_NAME, players=self._players)
-        if not self.quiet:
+        if self._as_json:
+            print(report_to_json(report), end="")
+        elif not self.quiet:
             print_report(report)
             if self.out is not None:
                 print_message(f"{self.out / PAGE_NAME}: the report")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from simvq_audio.cli.console import CommandError
 from simvq_audio.errors import failure_text
-from simvq_audio.folders import find_files
+from simvq_audio.folders import find_files, name_clashes
 
 CODES_SUFFIX = ".codes"
 INDICES_SUFFIX = ".npy"
@@ -84,24 +83,20 @@ def find_jobs(
     Raises:
         CommandError: the folder has no such file.
     """
-    sources_of: defaultdict[Path, list[Path]] = defaultdict(list)
     found, errors = find_files(source, suffixes)
     failures = [
         Failure(Path(error.filename), failure_text(error, error.filename)) for error in errors
     ]
-    for path in found:
-        mirrored = target / path.relative_to(source)
-        sources_of[mirrored.with_suffix(target_suffix)].append(path)
-    if not sources_of and not failures:
+    if not found and not failures:
         raise CommandError(
             f"{source}: holds no file with a suffix of {', '.join(sorted(suffixes))}"
         )
-    jobs = []
-    for made, sources in sources_of.items():
-        if len(sources) == 1:
-            jobs.append(Job(sources[0], made))
-            continue
-        together = " and ".join(path.name for path in sources)
-        reason = f"{together} would all become {made.name}; rename them"
-        failures.extend(Failure(path, reason) for path in sources)
+    names = [path.relative_to(source) for path in found]
+    refused = name_clashes(names, target_suffix)
+    failures += [Failure(source / name, reason) for name, reason in refused.items()]
+    jobs = [
+        Job(source / name, (target / name).with_suffix(target_suffix))
+        for name in names
+        if name not in refused
+    ]
     return jobs, failures

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from simvq_audio.embedded import embedded_model, is_embedded
-from simvq_audio.errors import MissingExtraError, ModelError
+from simvq_audio.errors import ModelError, needs_extra
 
 MODEL_FILE = "model.safetensors"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -46,7 +46,7 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
 
 
 def _download(repository: str) -> Path:
-    try:
+    with needs_extra("hub", f"there is no file {repository}; for the Hugging Face hub: "):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (
             HfHubHTTPError,
@@ -54,11 +54,6 @@ def _download(repository: str) -> Path:
             RemoteEntryNotFoundError,
             RepositoryNotFoundError,
         )
-    except ImportError as error:
-        raise MissingExtraError(
-            f"there is no file {repository}; to load it from the Hugging Face hub install the "
-            "extra: pip install 'simvq-audio[hub]'"
-        ) from error
     try:
         return Path(hf_hub_download(repository, MODEL_FILE))
     except RepositoryNotFoundError as error:  # the hub says the same of private ones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from simvq_audio.errors import FILE_ERRORS, AudioError, SimvqAudioError, failure_text
 from simvq_audio.evaluation.ledger import Ledger, content_digest
 from simvq_audio.evaluation.recordings import Recordings
+from simvq_audio.folders import name_clashes
 
 if TYPE_CHECKING:
     from simvq_audio.codec import Codec
@@ -46,9 +47,9 @@ class CodedFile:
 class RecordingCoder:
     """Codes recordings into ``codes/``, ``decoded/`` and ``reencoded/`` of a folder.
 
-    The files are named as the recording with ``.codes`` or ``.wav`` added, so that ``a.wav`` and
-    ``a.flac`` do not meet. What lies there from an earlier run is used again if recording,
-    model, versions and the files themselves are still the same; the times are those of then.
+    The files have the names of the recordings with ``.codes`` or ``.wav`` as the suffix, as
+    ``simvq-audio encode`` writes them. Those of an earlier run are used again, with the times
+    measured then, if recording, model, versions and the files themselves are still the same.
 
     Args:
         codec: codes with all the threads that it likes.
@@ -91,8 +92,12 @@ class RecordingCoder:
             the coded ones, and why the others could not be coded, by name.
         """
         coded: dict[str, CodedFile] = {}
-        failures: dict[str, str] = {}
+        refused = name_clashes(map(PurePath, digests), ".codes")
+        failures = {path.as_posix(): reason for path, reason in refused.items()}
         for name in digests:
+            if name in failures:
+                advance(1)
+                continue
             path = recordings.path(name)
             try:
                 coded[name] = self._code(name, path, digests[name])
@@ -102,8 +107,8 @@ class RecordingCoder:
         return coded, failures
 
     def _code(self, name: str, path: str, digest: str) -> CodedFile:
-        codes_path = self._folder / "codes" / f"{name}.codes"
-        decoded_path = self._folder / "decoded" / f"{name}.wav"
+        codes_path = (self._folder / "codes" / name).with_suffix(".codes")
+        decoded_path = (self._folder / "decoded" / name).with_suffix(".wav")
         key = {"kind": "coding", "name": name, "recording": digest, **self._about}
         found = self._ledger.find(key)
         if found is None or not (
@@ -113,7 +118,7 @@ class RecordingCoder:
             self._ledger.note(key, found, name=name, kind="coding")
         again_path = again_digest = None
         if self._reencode:
-            again_path = self._folder / "reencoded" / f"{name}.codes"
+            again_path = (self._folder / "reencoded" / name).with_suffix(".codes")
             again_digest = self._code_again(name, decoded_path, found["decoded"], again_path)
         return CodedFile(
             str(codes_path),

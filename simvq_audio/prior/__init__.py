@@ -17,6 +17,7 @@ __all__ = [
     "PriorHeader",
     "load_prior",
     "prior_by_id",
+    "prior_file_for_codes",
     "prior_for_codes",
     "read_prior_header",
     "save_prior",
@@ -40,9 +41,15 @@ def prior_by_id(prior_id: str) -> CausalPrior:
 
 def prior_for_codes(codes_id: str) -> CausalPrior | None:
     """The prior in the package that predicts codes of this kind, or None."""
+    path = prior_file_for_codes(codes_id)
+    return None if path is None else _load(path)
+
+
+def prior_file_for_codes(codes_id: str) -> Path | None:
+    """Where the prior in the package for codes of this kind lies, or None."""
     for path, header in _headers():
         if header.codes_id == codes_id:
-            return _load(path)
+            return path
     return None
 
 

@@ -47,7 +47,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, over those of the file that its ``base`` names, if it has one.
 
     Tables are merged key by key; everything else, lists included, replaces what the base has.
-    ``base`` is relative to the file's folder.
+    ``base`` is a file, relative to the folder of this one, or the name of a recipe that ships.
 
     Raises:
         ConfigError: a file is missing or no TOML, or a file is its own base.
@@ -69,7 +69,9 @@ def _read_recipe(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a file, not {base!r}")
-    return merged(_read_recipe(path.parent / base, (*below, path.resolve())), values)
+    beside = path.parent / base
+    found = beside if beside.is_file() or beside.suffix == ".toml" else find_recipe(base)
+    return merged(_read_recipe(found, (*below, path.resolve())), values)
 
 
 def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,17 @@ def test_an_exception_leaves_nothing(tmp_path: Path, suffix: str, written: int) 
     assert stream.getvalue() == b""
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_num_samples_is_what_was_written_so_far(tmp_path: Path, suffix: str) -> None:
+    with AudioWriter(tmp_path / f"a{suffix}", RATE, 2, expected_samples=1000) as writer:
+        assert writer.num_samples == 0
+        writer.write(noise(300, 2))
+        assert writer.num_samples == 300
+        # Nothing has the final name while it is half written.
+        assert not (tmp_path / f"a{suffix}").exists()
+    assert soundfile.info(tmp_path / f"a{suffix}").frames == writer.num_samples == 300
+
+
 def test_an_exception_leaves_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"older")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 
 from simvq_audio.bitstream import OVERHEAD_BYTES, Codes
+from simvq_audio.cli.app import _OUT_OF_MEMORY, app
 from simvq_audio.errors import ModelError
 from simvq_audio.model.storage import read_header
 
@@ -79,6 +82,13 @@ def test_wrong_usage_is_code_2(small, run, arguments: list[str]) -> None:
     assert small.loads == []
 
 
+@pytest.mark.parametrize("command", _OUT_OF_MEMORY)
+def test_memory_hints_name_options_that_the_command_has(command: str) -> None:
+    parameters = typer.main.get_command(app).commands[command].params
+    known = {name for parameter in parameters for name in parameter.opts}
+    assert set(re.findall(r"--[\w-]+", _OUT_OF_MEMORY[command])) <= known
+
+
 def failing(error: BaseException):
     def fail(*arguments: object, **options: object) -> None:
         raise error
@@ -93,8 +103,8 @@ def failing(error: BaseException):
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (OSError("something else"), 1, "something else"),
         (ValueError("a bug"), None, None),
-        (MemoryError(), 1, "out of memory; try a smaller --batch-seconds or --device cpu"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: x"), 1, "out of memory; try"),
+        (MemoryError(), 1, "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: x"), 1, "out of memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

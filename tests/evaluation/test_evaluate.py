@@ -81,10 +81,10 @@ def test_every_recording_is_coded_and_scored(codec, recordings, tmp_path, count)
     for file in system.files:
         original, rate = soundfile.read(recordings / file.name, always_2d=True)
         codes = codec.encode_file(recordings / file.name)
-        coded = out / "codes" / f"{file.name}.codes"
+        coded = (out / "codes" / file.name).with_suffix(".codes")
         assert Codes.load(coded) == codes
         decoded, decoded_rate = soundfile.read(file.decoded_path, always_2d=True)
-        assert file.decoded_path == str(out / "decoded" / f"{file.name}.wav")
+        assert file.decoded_path == str((out / "decoded" / file.name).with_suffix(".wav"))
         assert (decoded.shape, decoded_rate) == (original.shape, rate)
         assert os.path.samefile(file.reference_path, recordings / file.name)
         assert file.duration == pytest.approx(len(original) / rate)
@@ -212,9 +212,14 @@ def test_failures_are_named_and_the_rest_goes_on(codec, recordings):
     soundfile.write(recordings / "b" / "empty.wav", np.zeros(0), 16_000)
     write_noise(recordings / "breaks.wav", 0.4, fake_metrics.BREAKING_RATE)
     write_noise(recordings / "infinite.wav", 0.4, fake_metrics.INFINITE_RATE)
+    for name in ("same.flac", "same.wav"):
+        write_noise(recordings / name, 0.4)
     report = evaluate_codec(lambda: codec, recordings, settings(Treacherous, Loudness))
     (system,) = report.systems
-    assert sorted(system.failures) == ["a/noise.wav", "b/empty.wav", "breaks.wav"]
+    clash = ["same.flac", "same.wav"]
+    assert sorted(system.failures) == ["a/noise.wav", "b/empty.wav", "breaks.wav", *clash]
+    for name in clash:
+        assert "same.flac and same.wav would all become same.codes" in system.failures[name]
     assert "is not audio" in system.failures["a/noise.wav"]
     assert "no samples" in system.failures["b/empty.wav"]
     assert "treacherous" in system.failures["breaks.wav"]

@@ -198,3 +198,20 @@ def test_a_network_without_a_speaker_head_is_refused(speaker_model, monkeypatch,
     monkeypatch.setenv(neural.SPEAKER_VARIABLE, str(tmp_path))
     with pytest.raises(ModelError, match="holds no speaker model: it lacks"):
         neural.SpeakerSimilarityWavlm()
+
+
+@pytest.mark.parametrize(
+    ("metric", "package"),
+    [
+        (neural.DistillMos, "distillmos"),
+        (neural.SpeakerSimilarity, "resemblyzer"),
+        (neural.Visqol, "visqol"),
+    ],
+)
+def test_checks_load_no_network(metric, package, monkeypatch):
+    pytest.importorskip(package)
+    monkeypatch.setattr(metric, "__init__", lambda self: pytest.fail("the network was loaded"))
+    metric.check()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        metric.check()

@@ -137,9 +137,13 @@ def test_recipes_inherit(tmp_path):
     config = TrainingConfig.load(tmp_path / "own.toml")
     assert (config.steps, config.seed, config.data.batch_size, config.data.workers) == (7, 5, 2, 0)
     assert config.mel.scales == ((128, 32, 6),)
+    (tmp_path / "shipped.toml").write_text('base = "compact/decoder"\nseed = 5\n')
+    shipped = TrainingConfig.load(find_recipe("compact/decoder"))
+    assert TrainingConfig.load(tmp_path / "shipped.toml") == dataclasses.replace(shipped, seed=5)
     for text, words in (
         ('base = "own.toml"', "is its own base"),
         ('base = "none.toml"', "cannot read"),
+        ('base = "none"', "there is no recipe none"),
         ("base = 3", "base must be the name of a file, not 3"),
         ('base = "base.toml"\n[data]\nworkers = -1', "data.workers must be greater"),
     ):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from simvq_audio.model.quantizers import Quantizer
 
-_ENTRIES = 800
+_ENTRIES = 400
 
 
 class Snapshots:
@@ -55,10 +55,12 @@ class Snapshots:
         last = self._taken[-1][1].double()
         mean = last.mean(dim=0)
         axes = torch.linalg.eigh((last - mean).T.cov()).eigenvectors[:, -2:].flip(1)
+        step = float(((last - mean) @ axes).abs().max().clamp(min=1e-6)) / 128
 
         def project(points: Tensor) -> np.ndarray:
             flat = ((points.double() - mean) @ axes).numpy()
-            return flat.clip(-60_000, 60_000).astype(np.float16)
+            # Rounded to less than a pixel of the picture, so that the file compresses well.
+            return (np.round(flat / step) * step).clip(-60_000, 60_000).astype(np.float16)
 
         arrays = {"steps": np.array([step for step, *_ in self._taken])}
         for number, (_, latents, entries, chosen) in enumerate(self._taken):

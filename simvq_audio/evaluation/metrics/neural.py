@@ -102,6 +102,12 @@ class Visqol(Metric):
     sample_rate = 16_000
     packages = ("visqol-python", "ai-edge-litert")
 
+    @classmethod
+    def check(cls) -> None:
+        """Without loading the network; see ``Metric.check``."""
+        with needs_extra("visqol"):
+            import visqol  # noqa: F401
+
     def __init__(self) -> None:
         with needs_extra("visqol"):
             import ai_edge_litert  # noqa: F401  without it another mapping would be used
@@ -134,7 +140,7 @@ class Utmos(Metric):
 
     @classmethod
     def check(cls) -> None:
-        """Without the network; see ``Metric.check``."""
+        """Without loading the network; see ``Metric.check``."""
         with needs_extra("utmos"):
             import utmos_pytorch  # noqa: F401
         cls._path()
@@ -190,6 +196,12 @@ class DistillMos(Metric):
     _CROP, _MAX_HOP = 122_880, 16_000
     _CROPS_AT_ONCE = 8
 
+    @classmethod
+    def check(cls) -> None:
+        """Without loading the network; see ``Metric.check``."""
+        with needs_extra("distillmos"):
+            import distillmos  # noqa: F401
+
     def __init__(self) -> None:
         with needs_extra("distillmos"):
             from distillmos import ConvTransformerSQAModel
@@ -226,6 +238,13 @@ class SpeakerSimilarity(Metric):
     sample_rate = 16_000
     packages = ("resemblyzer",)
 
+    @classmethod
+    def check(cls) -> None:
+        """Without loading the network; see ``Metric.check``."""
+        with needs_extra("speaker"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import resemblyzer  # noqa: F401
+
     def __init__(self) -> None:
         with needs_extra("speaker"), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -259,7 +278,7 @@ class SpeakerSimilarityWavlm(Metric):
 
     @classmethod
     def check(cls) -> None:
-        """Without the network; see ``Metric.check``."""
+        """Without loading the network; see ``Metric.check``."""
         with needs_extra("speaker-wavlm"):
             import transformers  # noqa: F401
         cls._path()
