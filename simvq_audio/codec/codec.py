@@ -65,6 +65,7 @@ class Codec(LoadedModel):
         place = find_device(device)
         path = locate_model(model)
         network, header = load_model(path, place)
+        network.fold_weight_norm()
         return cls(network, header, batch_seconds, embedded_name(path))
 
     # -- encoding ------------------------------------------------------------------------------

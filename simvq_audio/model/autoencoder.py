@@ -78,6 +78,14 @@ class Autoencoder(nn.Module):
         decoded = self.decoder(given)
         return Reconstruction(decoded[:, : waveform.shape[-1]], latent, quantized)
 
+    def fold_weight_norm(self) -> None:
+        """Compute weights once that are otherwise computed in every pass.
+
+        For a model that only codes: its state is no longer that of a model file.
+        """
+        if isinstance(self.encoder, SeanetEncoder):
+            self.encoder.fold_weight_norm()
+
     def encode_latent(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, samples) -> (batch, latent_dim, frames), frames = ceil(samples / hop_length).
 

@@ -2,7 +2,8 @@
 
 Source: Défossez et al., "High Fidelity Neural Audio Compression" (arXiv 2210.13438), and its
 published code (facebookresearch/encodec), in the causal, weight-normalised form that the published
-SimVQ model uses. Tensors are (batch, channels, time) inside.
+SimVQ model uses. Tensors are (batch, channels, 1, time) inside, with channels last in memory: then
+convolutions reorder nothing, and those of kernel 1 and the LSTM take activations as they lie.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from simvq_audio.model.config import SeanetEncoderConfig
 from simvq_audio.model.frames import frame_count
 from simvq_audio.model.streaming import Stream
+
+
+def as_image(waveform: Tensor) -> Tensor:
+    """(batch, samples) -> (batch, 1, 1, samples), with channels last in memory."""
+    return waveform[:, None, None].to(memory_format=torch.channels_last)
 
 
 class CausalConv(nn.Module):
@@ -34,8 +41,8 @@ class CausalConv(nn.Module):
         self.conv = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, length) -> (batch, out_channels, ceil(length / stride))."""
-        return self.conv(self.pad(x))
+        """(batch, in_channels, 1, length) -> (batch, out_channels, 1, ceil(length / stride))."""
+        return convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride)
 
     def pad(self, x: Tensor) -> Tensor:
         """Pad a whole input, length at least 1, as the published code does.
@@ -45,8 +52,16 @@ class CausalConv(nn.Module):
         """
         right = -x.shape[-1] % self.stride
         zeros = max(0, self.left + 1 - x.shape[-1])
-        padded = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
-        return padded[..., : padded.shape[-1] - zeros]
+        if zeros:
+            x = F.pad(x, (0, zeros))
+        if self.left or right:  # padding by nothing would copy
+            x = F.pad(x, (self.left, right, 0, 0), mode="reflect")
+        return x[..., : x.shape[-1] - zeros]
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """Convolve (batch, in_channels, 1, length) in time; weight (out_channels, in_channels, k)."""
+    return F.conv2d(x, weight.unsqueeze(2), bias, (1, stride))
 
 
 class SeanetResidualBlock(nn.Module):
@@ -59,7 +74,7 @@ class SeanetResidualBlock(nn.Module):
         self.shortcut = CausalConv(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, dim, length) -> the same."""
+        """(batch, dim, 1, length) -> the same."""
         return self.shortcut(x) + self.widen(F.elu(self.narrow(F.elu(x))))
 
 
@@ -72,7 +87,7 @@ class Stage(nn.Module):
         self.down = CausalConv(dim, 2 * dim, 2 * stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, dim, length) -> (batch, 2 dim, ceil(length / stride))."""
+        """(batch, dim, 1, length) -> (batch, 2 dim, 1, ceil(length / stride))."""
         return self.down(F.elu(self.residual(x)))
 
 
@@ -121,14 +136,23 @@ class SeanetEncoder(nn.Module):
     def _encode(self, waveform: Tensor) -> Tensor:
         if waveform.shape[-1] == 0:
             return waveform.new_zeros(waveform.shape[0], self.latent_dim, 0)
-        x = self.first(waveform.unsqueeze(1))
+        x = self.first(as_image(waveform))
         for stage in self.stages:
             x = stage(x)
-        x = x.transpose(1, 2)
-        x = (self.lstm(x)[0] + x).transpose(1, 2)
+        x = x.squeeze(2).transpose(1, 2)
+        x = (self.lstm(x)[0] + x).transpose(1, 2).unsqueeze(2)
         # The latent leaves in float32: a code must not depend on the precision of the last layer.
         with torch.autocast(waveform.device.type, enabled=False):
-            return self.last(F.elu(x.float()))
+            return self.last(F.elu(x.float())).squeeze(2)
+
+    def fold_weight_norm(self) -> None:
+        """Replace norm and direction of each weight by the weight, for a model that only codes.
+
+        The encoder then computes the same, but its state is no longer that of a model file.
+        """
+        for module in self.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
 
     def stream(self) -> Stream:
         """A stream from waveform (batch, samples) to latent, exact for any cutting.
@@ -138,7 +162,7 @@ class SeanetEncoder(nn.Module):
         return _SeanetStream(self)
 
 
-# The streams below take and give (batch, channels, time), without gradient. An output leaves as
+# The streams below take and give (batch, channels, 1, time), without gradient. An output leaves as
 # soon as its inputs are known: the layers are causal, and only the reflection on the left, which
 # needs the first ``left + 1`` inputs, holds anything back.
 
@@ -164,20 +188,21 @@ class _ConvStream:
             if x.shape[-1] <= conv.left:
                 self._pending = x.clone()  # the caller may fill its buffer anew
                 return self._apply(x[..., :0])
-            x = F.pad(x, (conv.left, 0), mode="reflect")
+            x = F.pad(x, (conv.left, 0, 0, 0), mode="reflect") if conv.left else x
             self._started = True
         elif final and x.shape[-1] > 0:
             # Only whole strides have left the front, so the last window is short by as much as it
             # is in the whole input.
-            x = F.pad(x, (0, (conv.left - x.shape[-1]) % conv.stride), mode="reflect")
+            right = (conv.left - x.shape[-1]) % conv.stride
+            x = F.pad(x, (0, right, 0, 0), mode="reflect") if right else x
         count = max(0, (x.shape[-1] - conv.kernel_size) // conv.stride + 1)
         self._pending = x[..., count * conv.stride :].clone()
         return self._apply(x[..., : count * conv.stride + conv.left] if count else x[..., :0])
 
     def _apply(self, padded: Tensor) -> Tensor:
         if padded.shape[-1] == 0:
-            return padded.new_zeros(padded.shape[0], self._weight.shape[0], 0)
-        return F.conv1d(padded, self._weight, self._bias, self._conv.stride)
+            return padded.new_zeros(padded.shape[0], self._weight.shape[0], 1, 0)
+        return convolve(padded, self._weight, self._bias, self._conv.stride)
 
 
 class _ResidualStream:
@@ -208,9 +233,9 @@ class _LstmStream:
     def push(self, x: Tensor, final: bool) -> Tensor:
         if x.shape[-1] == 0:  # nn.LSTM refuses empty sequences
             return x
-        x = x.transpose(1, 2)
+        x = x.squeeze(2).transpose(1, 2)
         y, self._state = self._lstm(x, self._state)
-        return (y + x).transpose(1, 2)
+        return (y + x).transpose(1, 2).unsqueeze(2)
 
 
 def _push_elu(x: Tensor, final: bool) -> Tensor:
@@ -238,7 +263,7 @@ class _SeanetStream:
     def push(self, piece: Tensor, final: bool = False) -> Tensor:
         """Waveform (batch, samples), any number of them, to the frames that they settle."""
         with torch.autocast(piece.device.type, enabled=False):
-            x = piece.float().unsqueeze(1)
+            x = as_image(piece.float())
             for layer in self._layers:
                 x = layer(x, final)
-        return x
+        return x.squeeze(2)

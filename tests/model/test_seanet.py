@@ -41,18 +41,18 @@ def test_padding_reflects_an_input_without_repeating_its_ends(kernel_size, strid
         right = -length % stride
         left = x[1 : kernel_size - stride + 1][::-1]
         expected = left + x + x[-1 - right : -1][::-1] * (right > 0)
-        padded = conv.pad(torch.tensor(x, dtype=torch.float32)[None, None])
-        assert padded[0, 0].tolist() == expected
+        padded = conv.pad(torch.tensor(x, dtype=torch.float32)[None, None, None])
+        assert padded[0, 0, 0].tolist() == expected
 
 
 def test_padding_of_an_input_shorter_than_itself_extends_it_by_zeros():
     # Worked out by hand from the published pad1d: 1 2 -> 1 2 0 0 0 0 0 -> six reflected samples in
     # front -> five cut from the end.
-    padded = CausalConv(1, 1, 7).pad(torch.tensor([[[1.0, 2.0]]]))
-    assert padded[0, 0].tolist() == [0, 0, 0, 0, 0, 2, 1, 2]
+    padded = CausalConv(1, 1, 7).pad(torch.tensor([[[[1.0, 2.0]]]]))
+    assert padded[0, 0, 0].tolist() == [0, 0, 0, 0, 0, 2, 1, 2]
     # Kernel 8, stride 4: 1 -> 1 0 0 0 0 -> 0 0 0 0 | 1 0 0 0 0 | 0 0 0 -> four cut from the end.
-    padded = CausalConv(1, 1, 8, 4).pad(torch.tensor([[[1.0]]]))
-    assert padded[0, 0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+    padded = CausalConv(1, 1, 8, 4).pad(torch.tensor([[[[1.0]]]]))
+    assert padded[0, 0, 0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_unequal_items_are_what_they_are_alone(encoder):
@@ -156,3 +156,14 @@ def test_frames_come_out_as_soon_as_they_are_known(encoder):
 def test_a_stream_keeps_no_gradient(encoder):
     assert encoder(waveform(640)).requires_grad
     assert not encoder.stream().push(waveform(640), final=True).requires_grad
+
+
+def test_folded_weights_compute_the_same():
+    torch.manual_seed(2)
+    encoder = SeanetEncoder(SeanetEncoderConfig(filters=4), latent_dim=8).requires_grad_(False)
+    x = waveform(3000, batch=2)
+    before = encoder(x), stream_in_pieces(encoder, x, [5, 700])
+    encoder.fold_weight_norm()
+    assert not any("original" in name for name in encoder.state_dict())
+    after = encoder(x), stream_in_pieces(encoder, x, [5, 700])
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
