@@ -42,6 +42,10 @@ def binary_stdout() -> BinaryIO:
 
 def print_message(text: str, *, stderr: bool = False) -> None:
     """Print lines for a person to read, with numbers highlighted on a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    if not stream.isatty():
+        print(text, file=stream)  # rich takes a twentieth of the start
+        return
     from rich.console import Console
 
     # Without markup, since file names may contain brackets; unwrapped, for pipes into grep.
@@ -70,16 +74,15 @@ def progress(label: str, total: float | None, *, quiet: bool) -> Iterator[Callab
     Yields:
         a function to call with each amount of work done.
     """
+    # Silent in logs, where a bar would be one line per update; a disabled Progress still prints an
+    # empty line there before rich 15.
+    if quiet or not sys.stderr.isatty():
+        yield lambda amount: None
+        return
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    # Silent in logs, where a bar would be one line per update; a disabled Progress still prints an
-    # empty line there before rich 15.
-    if quiet or not console.is_terminal:
-        yield lambda amount: None
-        return
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda amount: bar.advance(task, amount)
 

@@ -1,4 +1,7 @@
-"""A limit on how large a module may become while it is built from a configuration of strangers."""
+"""Building a module whose weights come from a file: not larger than it, and nothing drawn.
+
+On the meta device neither would be an issue, but it loads half of torch.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,17 @@ _FACTORIES = {
     torch.hann_window,
 }
 
+# Initialisers, and what those end in that the mode does not see whole.
+_DRAWN_IN_PLACE = {
+    torch.nn.init.kaiming_uniform_,
+    torch.nn.init.uniform_,
+    torch.nn.init.normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
+    torch.Tensor.erfinv_,
+}
+_DRAWN = {torch.rand, torch.randn}
+
 
 class AllocationLimitError(Exception):
     """More numbers were asked for than the limit allows."""
@@ -36,6 +50,27 @@ def allocation_limit(numbers: int) -> Iterator[None]:
     """
     with _Limit(numbers):
         yield
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Leave weights as memory has them instead of drawing them at random.
+
+    Half of the time that loading takes went into numbers which the file then replaces.
+    """
+    with _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if function in _DRAWN_IN_PLACE:
+            return args[0] if args else (kwargs or {})["tensor"]
+        if function in _DRAWN:
+            function = torch.empty
+        return function(*args, **(kwargs or {}))
 
 
 class _Limit(TorchFunctionMode):

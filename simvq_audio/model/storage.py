@@ -187,7 +187,7 @@ def _load(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from simvq_audio.model.allocation import AllocationLimitError, allocation_limit
+    from simvq_audio.model.allocation import AllocationLimitError, allocation_limit, undrawn
     from simvq_audio.model.autoencoder import Autoencoder
 
     try:
@@ -198,9 +198,9 @@ def _load(
     found = whole(written["config"], tensors), codes_id(header.config, tensors)
     if found != (header.model_id, header.codes_id):
         raise _damaged(path, "its weights are not those that it names")
-    # Not on the meta device, although that would save the initialisation: it loads half of torch.
+    limit = 2 * header.parameters + 2**20
     try:
-        with torch.random.fork_rng(devices=[]), allocation_limit(2 * header.parameters + 2**20):
+        with torch.random.fork_rng(devices=[]), allocation_limit(limit), undrawn():
             model = Autoencoder(header.config)
     except AllocationLimitError as error:
         raise ModelError(
