@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -148,7 +148,8 @@ class Codec(LoadedModel):
     def codebook(self) -> np.ndarray:
         """The vectors that the codes stand for, (codebook_size, dim) float32."""
         with inference():
-            return self._model.quantizer.codebook().float().cpu().numpy()
+            quantizer: Any = self._model.quantizer
+            return quantizer.codebook().float().cpu().numpy()
 
     def encode_file(
         self,
@@ -197,15 +198,14 @@ class Codec(LoadedModel):
         Raises:
             AudioError, ConfigError: as for ``encode``.
         """
-        if np.ndim(sample_rates) == 0:
-            sample_rates = [sample_rates] * len(waveforms)  # type: ignore[list-item]
-        if len(sample_rates) != len(waveforms):  # type: ignore[arg-type]
-            raise AudioError(f"{len(waveforms)} waveforms with {len(sample_rates)} sample rates")
+        rates: Any = sample_rates
+        if np.ndim(rates) == 0:
+            rates = [rates] * len(waveforms)
+        if len(rates) != len(waveforms):
+            raise AudioError(f"{len(waveforms)} waveforms with {len(rates)} sample rates")
         arrays = [as_waveform(waveform) for waveform in waveforms]
         # Made for every one of them, so that all are checked before any is coded.
-        streams = [
-            self._encoder(rate, len(array), wait=True) for rate, array in zip(sample_rates, arrays)
-        ]
+        streams = [self._encoder(rate, len(array), wait=True) for rate, array in zip(rates, arrays)]
 
         def alone(i: int) -> Codes:
             return self.encode(arrays[i], streams[i].sample_rate, kbps=kbps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -28,6 +29,7 @@ def with_book(model: Autoencoder, book: NestedBook) -> Autoencoder:
     entries = torch.from_numpy(book.entries).to(next(model.parameters()).device)
     other = copy.copy(model)
     other._modules = {**model._modules, "quantizer": Subset(full, entries).eval()}
-    quantizer = dataclasses.replace(model.config.quantizer, codebook_size=book.size)
+    full_config: Any = model.config.quantizer
+    quantizer = dataclasses.replace(full_config, codebook_size=book.size)
     other.config = dataclasses.replace(model.config, quantizer=quantizer)
     return other

@@ -21,6 +21,7 @@ from simvq_audio.bitstream import MAX_CHANNELS
 from simvq_audio.errors import AudioError, CodesError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.frames import frame_count
+from simvq_audio.model.streaming import Stream
 
 
 @contextmanager
@@ -126,7 +127,8 @@ class StreamEncoder:
         self._quantizer = model.quantizer
         self._inner = inner_shape(config.quantizer.codebook_sizes)
         self._device = next(model.parameters()).device
-        self._stream = model.encoder.stream()
+        encoder: Any = model.encoder
+        self._stream: Stream = encoder.stream()
         hop = config.hop_length
         self._pieces = _Pieces(chunk_frames * hop, hop, wait)
         self._frame_seconds = hop / config.sample_rate

@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
             y.transpose(1, 2).unsqueeze(2),
             self.dwconv.weight.unsqueeze(2),
             self.dwconv.bias,
-            padding=(0, self.dwconv.padding[0]),
+            padding=(0, self.dwconv.kernel_size[0] // 2),
             groups=self.dwconv.groups,
         )
         y = self.norm(y.squeeze(2).transpose(1, 2))

@@ -129,6 +129,7 @@ def published_names(config: ModelConfig) -> dict[str, str]:
         names = Autoencoder(config).state_dict()
     # The published encoder is one list: first, (residual block, ELU, strided) a stage, LSTM, ELU,
     # last.
+    assert isinstance(config.encoder, SeanetEncoderConfig)
     lstm = 1 + 3 * len(config.encoder.strides)
     prefixes = (
         *_PREFIXES,

@@ -8,7 +8,8 @@ convolutions reorder nothing, and those of kernel 1 and the LSTM take activation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -248,7 +249,7 @@ class _SeanetStream:
 
     def __init__(self, encoder: SeanetEncoder) -> None:
         layers: list[Callable[[Tensor, bool], Tensor]] = [_ConvStream(encoder.first).push]
-        for stage in encoder.stages:
+        for stage in cast("Iterable[Stage]", encoder.stages):
             layers.append(_ResidualStream(stage.residual).push)
             layers.append(_push_elu)
             layers.append(_ConvStream(stage.down).push)

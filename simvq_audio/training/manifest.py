@@ -128,7 +128,7 @@ def _parse(line: str, folder: Path) -> ManifestRow:
     for key in _REQUIRED:
         if key not in values:
             raise ConfigError(f"has no '{key}'")
-    known = {field.name: values.get(field.name) for field in fields(ManifestRow)}
+    known: dict[str, Any] = {field.name: values.get(field.name) for field in fields(ManifestRow)}
     for key in _TEXTS:
         _check(key, known[key], isinstance(known[key], str), "a string", key in ("path",))
     for key in _NUMBERS:

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -87,12 +87,12 @@ class RecordingFiles:
             AudioError: there is no such file or member, or it is not audio.
         """
         with ExitStack() as stack:
-            source: str | io.RawIOBase = path
+            source: str | BinaryIO = path
             if shard is not None:
                 place = self._places[shard].get(posixpath.normpath(path))
                 if place is None:
                     raise AudioError(f"{path}: is not in {shard}")
-                source = stack.enter_context(_Member(shard, *place))
+                source = cast("BinaryIO", stack.enter_context(_Member(shard, *place)))
             reader = SpanReader(source, path)
             stack.enter_context(reader)
             yield reader

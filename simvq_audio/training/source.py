@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def open_source(path: Path, config: TrainingConfig, device: torch.device) -> Cro
             device.
         AudioError: an archive that the manifest names cannot be read.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "sample_rate": config.model.sample_rate,
         "crop_samples": config.crop_samples,
         "speaker_power": config.data.speaker_power,

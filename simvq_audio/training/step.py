@@ -151,7 +151,7 @@ class TrainingStep:
             # on to the model as a linear term.
             waveform = limited.detach().requires_grad_(not plan.hold)
             losses = self.spectral(waveform, original)
-            gradient = None if plan.hold else self.waveform_gradient(losses, waveform)
+            gradient: Any = None if plan.hold else self.waveform_gradient(losses, waveform)
             others = torch.zeros((), device=waveform.device)
             if quantized is not None:
                 error = quantization_error(latent.detach(), quantized.latent.detach())

@@ -231,7 +231,10 @@ class Trainer:
                     self.start_quantizer()
                 batch = batches.batch(self.step, size, fabric.global_rank, fabric.world_size)
                 outcome = self.networks(
-                    tuple(t.to(fabric.device, non_blocking=True) for t in batch),
+                    (
+                        batch[0].to(fabric.device, non_blocking=True),
+                        batch[1].to(fabric.device, non_blocking=True),
+                    ),
                     self.step,
                     self._plan(),
                     self._learning_rate_factor(),
@@ -311,7 +314,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the averaged weights, save, and keep the best."""
-        if self._fabric.is_global_zero:
+        if self._fabric.is_global_zero and self._validation is not None:
             result = self._validation.validate(self.networks.average)
             best_by = self.config.validation.best_by
             better = result.better_than(self._best, best_by)

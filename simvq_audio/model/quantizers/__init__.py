@@ -1,7 +1,7 @@
-"""Quantisers: the bottleneck as a part, chosen by the ``kind`` of its configuration.
+"""Quantisers: the bottleneck, chosen by the ``kind`` of its configuration.
 
-``base.Quantizer`` says what codec and trainer ask of one. A new kind is a configuration in
-``model/config.py``, a module here and a line in ``_KINDS``.
+``base.Quantizer`` is the interface that codec and trainer use. A new kind is a configuration in
+``config.py``, a module here and a line in ``_KINDS``.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ _KINDS: dict[str, Callable[[Any], Quantizer]] = {
 
 
 def make_quantizer(config: Any) -> Quantizer:
-    """The quantiser that a configuration (see ``model.config.QuantizerConfig``) describes."""
+    """The quantiser that a configuration (see ``config.QuantizerConfig``) describes."""
     return _KINDS[config.kind](config)

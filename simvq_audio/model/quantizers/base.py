@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvq_audio.model.quantizers.nearest import nearest_entries
@@ -96,6 +97,33 @@ class TableQuantizer(Quantizer):
     @abstractmethod
     def codebook(self) -> Tensor:
         """The entries (codebook_size, latent_dim) float32, without gradient."""
+
+    @abstractmethod
+    def entries_of(self, indices: Tensor) -> Tensor:
+        """(batch, frames) indices -> their entries (batch, frames, latent_dim), with gradient."""
+
+    def losses(self, z: Tensor, entries: Tensor) -> dict[str, Tensor]:
+        """Losses of latents and the entries next to them, both (batch, frames, latent_dim)."""
+        return {
+            "codebook": F.mse_loss(entries, z.detach()),
+            "commitment": F.mse_loss(z, entries.detach()),
+        }
+
+    def pass_gradient(self, z: Tensor, entries: Tensor) -> Tensor:
+        """The entries, with a gradient to the latents."""
+        return straight_through(z, entries)
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantise (batch, latent_dim, frames); see ``Quantized``."""
+        # Autocast would project in half precision, and training would then learn a codebook that
+        # inference does not have.
+        with torch.autocast(latent.device.type, enabled=False):
+            z = latent.float().transpose(1, 2)
+            indices = self.search(z)
+            entries = self.entries_of(indices)
+            losses = self.losses(z, entries)
+            chosen = self.pass_gradient(z, entries)
+        return Quantized(chosen.transpose(1, 2), indices, losses)
 
     def codebook_and_norms(self) -> tuple[Tensor, Tensor]:
         """The entries and half the squared norm of each."""

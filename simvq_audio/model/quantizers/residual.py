@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,13 @@ class Residual(Quantizer):
 
     config: ResidualConfig
 
-    def __init__(self, config: ResidualConfig, make: Callable[[Any], TableQuantizer]) -> None:
+    def __init__(self, config: ResidualConfig, make: Callable[[Any], Quantizer]) -> None:
         super().__init__()
         self.config = config
         self.stages = nn.ModuleList(make(stage) for stage in config.stages)
+
+    def _quantizers(self) -> list[TableQuantizer]:
+        return cast("list[TableQuantizer]", list(self.stages))
 
     def forward(self, latent: Tensor) -> Quantized:
         """Quantise (batch, latent_dim, frames); indices are (batch, stages, frames)."""
@@ -42,7 +45,7 @@ class Residual(Quantizer):
             latent = latent.float()
             rest, indices = latent, []
             losses: dict[str, Tensor] = {}
-            for stage in self.stages:
+            for stage in self._quantizers():
                 quantized = stage(rest)
                 rest = rest - quantized.latent.detach()
                 indices.append(quantized.indices)
@@ -55,14 +58,14 @@ class Residual(Quantizer):
     def encode(self, latent: Tensor) -> Tensor:
         """(batch, latent_dim, frames) -> indices (batch, stages, frames) int64."""
         rest, indices = latent.float(), []
-        for stage in self.stages:
+        for stage in self._quantizers():
             indices.append(stage.encode(rest))
             rest = rest - stage.decode(indices[-1])
         return torch.stack(indices, dim=1)
 
     def decode(self, indices: Tensor) -> Tensor:
         """Indices (batch, stages, frames) -> sums of entries (batch, latent_dim, frames)."""
-        entries = [stage.decode(indices[:, i]) for i, stage in enumerate(self.stages)]
+        entries = [stage.decode(indices[:, i]) for i, stage in enumerate(self._quantizers())]
         return torch.stack(entries).sum(dim=0)
 
     def start(
@@ -75,7 +78,7 @@ class Residual(Quantizer):
     ) -> None:
         """Start each stage at what the ones before it leave of the latents."""
         rest = latents.float()
-        for stage in self.stages:
+        for stage in self._quantizers():
             stage.start(
                 rest,
                 generator,
@@ -87,19 +90,19 @@ class Residual(Quantizer):
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Those of all stages."""
-        return [parameter for stage in self.stages for parameter in stage.fast_parameters()]
+        return [parameter for stage in self._quantizers() for parameter in stage.fast_parameters()]
 
     def training_state(self) -> dict[str, Tensor]:
         """Those of all stages, by number and name."""
         return {
             f"{number}.{name}": value
-            for number, stage in enumerate(self.stages)
+            for number, stage in enumerate(self._quantizers())
             for name, value in stage.training_state().items()
         }
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Take back what ``training_state`` gave."""
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(self._quantizers()):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
             stage.load_training_state(own)

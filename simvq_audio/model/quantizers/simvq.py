@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvq_audio.model.quantizers.base import (
-    Quantized,
     TableQuantizer,
     rotate_through,
     straight_through,
@@ -64,22 +63,13 @@ class SimVQ(TableQuantizer):
         """
         return self.codebook_and_norms()[0]
 
-    def forward(self, latent: Tensor) -> Quantized:
-        """Quantise (batch, latent_dim, frames); see ``Quantized``."""
-        # Autocast would run the projection in half precision, and training would then learn a
-        # codebook that inference does not have.
-        with torch.autocast(latent.device.type, enabled=False):
-            z = latent.float().transpose(1, 2)
-            indices = self.search(z)
-            # W of the chosen rows equals the chosen rows of W(C): no gradient at size K x d.
-            entries = F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
-            losses = {
-                "codebook": F.mse_loss(entries, z.detach()),
-                "commitment": F.mse_loss(z, entries.detach()),
-            }
-            through = rotate_through if self.config.rotation else straight_through
-            chosen = through(z, entries)
-        return Quantized(chosen.transpose(1, 2), indices, losses)
+    def entries_of(self, indices: Tensor) -> Tensor:
+        """W of the chosen rows of C, which are those rows of W(C): no gradient at size K x d."""
+        return F.linear(self.basis[indices], self.proj.weight, self.proj.bias)
+
+    def pass_gradient(self, z: Tensor, entries: Tensor) -> Tensor:
+        """The entries, with a gradient to the latents as the configuration says."""
+        return (rotate_through if self.config.rotation else straight_through)(z, entries)
 
     @torch.no_grad()
     def start(

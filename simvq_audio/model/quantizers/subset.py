@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simvq_audio.model.quantizers.base import Quantized, TableQuantizer
+from simvq_audio.model.quantizers.base import TableQuantizer
 
 
 class Subset(TableQuantizer):
@@ -27,10 +27,9 @@ class Subset(TableQuantizer):
         """The entries (codebook_size, latent_dim) float32."""
         return self._full.codebook()[self.entries]
 
-    def forward(self, latent: Tensor) -> Quantized:
-        """Quantise as ``encode`` and ``decode`` do."""
-        indices = self.encode(latent)
-        return Quantized(self.decode(indices), indices, {})
+    def entries_of(self, indices: Tensor) -> Tensor:
+        """(batch, frames) indices -> their entries (batch, frames, latent_dim)."""
+        return self.codebook()[indices]
 
     def start(
         self,

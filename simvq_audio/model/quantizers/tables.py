@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvq_audio.model.quantizers.base import Quantized, TableQuantizer, straight_through
+from simvq_audio.model.quantizers.base import Quantized, TableQuantizer
 from simvq_audio.model.quantizers.config import EmaVQConfig, VQConfig
 from simvq_audio.model.quantizers.start import start_table
 
@@ -24,6 +24,10 @@ class _Table(TableQuantizer):
     def codebook(self) -> Tensor:
         """The entries (codebook_size, latent_dim), without gradient."""
         return self.entries.detach()
+
+    def entries_of(self, indices: Tensor) -> Tensor:
+        """(batch, frames) indices -> their entries (batch, frames, latent_dim)."""
+        return F.embedding(indices, self.entries)
 
     @torch.no_grad()
     def start(
@@ -56,19 +60,6 @@ class VQ(_Table):
         """The table: an entry learns from its own few latents only."""
         return [self.entries]
 
-    def forward(self, latent: Tensor) -> Quantized:
-        """Quantise (batch, latent_dim, frames); see ``Quantized``."""
-        with torch.autocast(latent.device.type, enabled=False):
-            z = latent.float().transpose(1, 2)
-            indices = self.search(z)
-            entries = F.embedding(indices, self.entries)
-            losses = {
-                "codebook": F.mse_loss(entries, z.detach()),
-                "commitment": F.mse_loss(z, entries.detach()),
-            }
-            chosen = straight_through(z, entries)
-        return Quantized(chosen.transpose(1, 2), indices, losses)
-
 
 class EmaVQ(_Table):
     """Entries are moving averages of the latents that chose them; rare ones are placed anew.
@@ -90,17 +81,17 @@ class EmaVQ(_Table):
         # Zero until the first step, which then sets it to an even share.
         self.register_buffer("uses", torch.zeros(config.codebook_size), persistent=False)
 
+    def losses(self, z: Tensor, entries: Tensor) -> dict[str, Tensor]:
+        """The commitment loss; entries move by averages."""
+        return {"commitment": F.mse_loss(z, entries)}
+
     def forward(self, latent: Tensor) -> Quantized:
         """Quantise (batch, latent_dim, frames); see ``Quantized``."""
-        with torch.autocast(latent.device.type, enabled=False):
-            z = latent.float().transpose(1, 2)
-            indices = self.search(z)
-            entries = F.embedding(indices, self.entries)
-            losses = {"commitment": F.mse_loss(z, entries)}
-            chosen = straight_through(z, entries)
-            if self.training:
-                self._move(z.detach().reshape(-1, z.shape[-1]), indices.reshape(-1))
-        return Quantized(chosen.transpose(1, 2), indices, losses)
+        quantized = super().forward(latent)
+        if self.training:
+            flat = latent.detach().float().transpose(1, 2).reshape(-1, latent.shape[1])
+            self._move(flat, quantized.indices.reshape(-1))
+        return quantized
 
     def training_state(self) -> dict[str, Tensor]:
         """How often entries were chosen."""

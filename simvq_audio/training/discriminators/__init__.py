@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class Discriminators(nn.Module):
             nn.ModuleList(_MAKE[family.kind](family)) for family in config.families
         )
         self._window = max(getattr(member, "n_fft", 1) for member in chain(*self.families))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, waveform: Tensor) -> list[FamilyOutput]:
         """(batch, samples) float32 -> one output a family, in the configuration's order.
@@ -71,7 +71,9 @@ class Discriminators(nn.Module):
             )
         normalized = None
         outputs = []
-        for family, members in zip(self.config.families, self.families):
+        for family, members in zip(
+            self.config.families, cast("Iterable[nn.ModuleList]", self.families)
+        ):
             heard = waveform
             if family.normalize:
                 normalized = normalize_level(waveform) if normalized is None else normalized

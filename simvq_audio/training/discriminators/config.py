@@ -199,8 +199,8 @@ def published() -> DiscriminatorConfig:
     multi-period discriminators leave their first layer out of feature matching and count the score
     in; DAC's do the opposite.
     """
-    vocos = {"gan": "hinge", "reduction": "mean", "match_scores": True}
-    dac = {"gan": "least_squares", "reduction": "sum", "normalize": True}
+    vocos: dict[str, Any] = {"gan": "hinge", "reduction": "mean", "match_scores": True}
+    dac: dict[str, Any] = {"gan": "least_squares", "reduction": "sum", "normalize": True}
     return DiscriminatorConfig(
         families=(
             PeriodDiscriminatorConfig(**vocos, first_feature=1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -201,7 +201,9 @@ class BandDiscriminator(nn.Module):
         x = torch.stack([z.real, z.imag], dim=1).transpose(2, 3)
         outputs, features = [], []
         for (low, high), layers in zip(self.bands, self.stacks):
-            output, of_band = _run_layers(layers, _channels_last(x[..., low:high]), self.SLOPE)
+            output, of_band = _run_layers(
+                cast("nn.Sequential", layers), _channels_last(x[..., low:high]), self.SLOPE
+            )
             outputs.append(output)
             features.extend(of_band)
         return self.score(torch.cat(outputs, dim=-1)).float(), features
@@ -215,8 +217,8 @@ def _plain_conv(
     dilation: tuple[int, int] = (1, 1),
 ) -> nn.Conv2d:
     """A 2-D convolution; odd kernels keep the size, strides apart."""
-    padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation))
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation)
+    height, width = (d * (k - 1) // 2 for k, d in zip(kernel, dilation))
+    return nn.Conv2d(inputs, outputs, kernel, stride, (height, width), dilation)
 
 
 def _conv(*shape: Any, **more: Any) -> nn.Module:

@@ -40,6 +40,7 @@ class BinsLoss(nn.Module):
         self.hann_windows = {self.longest}
         frequencies = torch.linspace(0, sample_rate / 2, self.longest // 2 + 1)
         weights = (frequencies >= _LOWEST) / (frequencies + _ERB_CORNER)
+        self.weights: Tensor
         self.register_buffer("weights", (weights / weights.sum())[:, None], persistent=False)
 
     def forward(self, pair: SignalPair) -> Tensor:

@@ -183,6 +183,7 @@ def _input_gain(frequencies: Tensor) -> Tensor:
     """Power gain of the input filter at frequencies in Hz."""
     delay = torch.exp(-2j * math.pi * frequencies.double() / _RATE)
     forward, backward = (
-        sum(weight * delay**power for power, weight in enumerate(row)) for row in _FILTER
+        torch.stack([weight * delay**power for power, weight in enumerate(row)]).sum(dim=0)
+        for row in _FILTER
     )
     return (forward / backward).abs().square()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,10 @@ class SpectralLosses(nn.Module):
             "stoi": lambda: StoiLoss(sample_rate),
         }
         self.weights = {name: weight for name, weight in config.spectral.items() if weight > 0}
-        self.terms = nn.ModuleDict({name: make[name]() for name in self.weights})
-        self._window = max(int(term.longest) for term in self.terms.values())
-        for size in {size for term in self.terms.values() for size in term.hann_windows}:
+        terms: dict[str, Any] = {name: make[name]() for name in self.weights}
+        self.terms = nn.ModuleDict(terms)
+        self._window = max(term.longest for term in terms.values())
+        for size in {size for term in terms.values() for size in term.hann_windows}:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, reconstruction: Tensor, original: Tensor) -> dict[str, Tensor]:
