@@ -34,8 +34,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 def _create(target: Path) -> Path:
     """An empty hidden file beside ``target``, with the mode that ``open`` gives new files."""
     while True:
-        # Not mkstemp, whose files are private: what the mode should be instead can only be asked
-        # by changing the umask, for all threads of the process at once.
+        # Not mkstemp, whose files are private: the umask, which gives the usual mode, can only be
+        # read by changing it for all threads of the process.
         path = target.with_name(f".{target.stem[:32]}-{secrets.token_hex(6)}{target.suffix}")
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -47,7 +47,7 @@ def _create(target: Path) -> Path:
 def write_error(error: Exception, path: Path) -> OSError:
     """What kept a file from being written, as the operating system would put it.
 
-    torch's archive writer hides the reason behind an error of its own, safetensors in a text.
+    torch's archive writer hides the reason in its own exception, safetensors in a message.
     """
     cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, OSError) and cause.errno is not None:

@@ -1,7 +1,7 @@
 """The exceptions that a user's mistake can raise.
 
-Each carries one line that says what is wrong and what to do about it. All are ``ValueError`` so
-that library users can catch either the precise class or the broad one.
+The message is one line that says what is wrong and what to do about it. All are also
+``ValueError``, so that callers can catch either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class SimvqAudioError(ValueError):
 
 
 class AudioError(SimvqAudioError):
-    """A recording cannot be read, or holds what no codec can code (NaN, for instance)."""
+    """A recording cannot be read, or holds samples that cannot be coded, such as NaN."""
 
 
 class CodesError(SimvqAudioError):
@@ -40,7 +40,7 @@ class MissingExtraError(SimvqAudioError, ImportError):
 
 @contextmanager
 def needs_extra(extra: str, why: str = "") -> Iterator[None]:
-    """Around imports that an extra of this package brings.
+    """Context for imports of packages that an extra of this package installs.
 
     Args:
         extra: its name.
@@ -72,14 +72,14 @@ def os_error_text(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
-# What coding or scoring one recording can end with, to be noted while the others go on.
-# RuntimeError is what torch raises where a device fails.
+# Raised by coding or scoring one recording; it is reported, and the others go on.
+# RuntimeError is what torch raises when a device fails.
 FILE_ERRORS = (SimvqAudioError, OSError, RuntimeError, MemoryError)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or its GPU had too little memory."""
-    # By name, since torch may not be loaded. On the CPU its error is a bare RuntimeError.
+    """Whether the machine or its GPU ran out of memory."""
+    # By name, since torch may not be imported. On the CPU its error is a bare RuntimeError.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -91,9 +91,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def failure_text(error: BaseException, path: str) -> str:
-    """Why a file gave nothing, in one line, without its path, which is shown beside it."""
+    """Why a file failed, in one line, without its path, which is printed beside it."""
     if is_out_of_memory(error):
-        return "out of memory, even with the least audio in a pass of the model"
+        return "out of memory, even in the smallest batches"
     if isinstance(error, OSError) and error.strerror:
         shown = "" if error.filename in (None, path) else f"{error.filename}: "
         return f"{shown}{error.strerror}"

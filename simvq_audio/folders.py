@@ -1,4 +1,4 @@
-"""Which files lie below a folder."""
+"""The files in a folder and below it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path, PurePath
 def is_hidden(path: PurePath) -> bool:
     """Whether a file, or a folder on the way to it, has a name that begins with a dot.
 
-    What systems leave beside recordings, such as ``._a.wav``, has the suffix of one without being
-    one.
+    Operating systems leave such files beside recordings: ``._a.wav`` is no audio.
 
     Args:
         path: relative to the folder that is searched.
@@ -25,7 +24,7 @@ def find_files(
 ) -> tuple[list[Path], list[OSError]]:
     """Find the files with one of these suffixes, in a folder and everything below it.
 
-    Those that ``is_hidden`` are left out.
+    Hidden ones (``is_hidden``) are left out.
 
     Args:
         folder: where to search.

@@ -14,7 +14,7 @@ from simvq_audio.errors import ConfigError
 
 _T = TypeVar("_T")
 
-# Strict: "5", 5.0 and true are no whole numbers, and true is no number.
+# Strict: "5", 5.0 and true are not integers, and true is not a number.
 Natural = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -29,7 +29,7 @@ def configuration(cls: type[_T]) -> type[_T]:
     """Make ``cls`` a frozen dataclass whose constructor raises ``ConfigError``.
 
     Every field is checked against its annotation, and unknown ones are refused. ``__post_init__``
-    raises ``ValueError`` for what involves several fields.
+    raises ``ValueError`` for rules between fields.
     """
     made: Any = pydantic_dataclass(
         cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False)
@@ -43,7 +43,7 @@ def configuration(cls: type[_T]) -> type[_T]:
         except ValidationError as error:
             raise ConfigError(_describe(error, values, cls.__name__)) from None
 
-    # Validation of nested tables does not come through here, so that errors in them name their
+    # Nested tables are not validated here, so that errors in them name their
     # whole path.
     made.__init__ = __init__  # type: ignore[method-assign]
     return made
@@ -56,8 +56,8 @@ def parse(cls: type[_T], values: Any, where: str) -> _T:
         where: what error messages call ``values``.
 
     Raises:
-        ConfigError: a key is unknown, of the wrong type or out of range; the message names it with
-            the tables it lies in.
+        ConfigError: a key is unknown, of the wrong type or out of range; the message names it and
+            its tables.
     """
     try:
         return _adapter(cls).validate_python(values)  # type: ignore[arg-type]
@@ -66,12 +66,12 @@ def parse(cls: type[_T], values: Any, where: str) -> _T:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as nested plain values that ``parse`` takes back, without what is None."""
+    """A configuration as nested plain values that ``parse`` takes back, without None."""
     return {name: _plain(value) for name, value in _fields(config) if value is not None}
 
 
 def by_kind(default: str) -> Discriminator:
-    """Tells the members of a union by their ``kind``; ``default`` where a table has none."""
+    """Discriminates a union by ``kind``; ``default`` if a table has none."""
 
     def kind(value: Any) -> Any:
         if isinstance(value, dict):
@@ -99,7 +99,7 @@ def _adapter(cls: type[_T]) -> TypeAdapter[_T]:
 
 
 def _describe(error: ValidationError, values: Any, where: str) -> str:
-    """The first fault, in one line."""
+    """The first error, in one line."""
     first = error.errors(include_url=False)[0]
     message, kind = first["msg"], first["type"]
     parts = _path(first["loc"], values)
@@ -121,7 +121,7 @@ def _describe(error: ValidationError, values: Any, where: str) -> str:
 
 
 def _path(parts: tuple[int | str, ...], values: Any) -> list[str]:
-    """The parts of a location that name something; pydantic adds the kinds of a union's members."""
+    """The keys of a location; pydantic also lists the kinds of a union's members."""
     kept: list[str] = []
     for part in parts:
         found, inner = _look_up(values, part)

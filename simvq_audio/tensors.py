@@ -1,7 +1,7 @@
 """Reads safetensors files as NumPy arrays, where neither torch nor safetensors is installed.
 
-The format: 8 bytes, the length of a JSON header, little-endian; the header, which says of each
-tensor its type, shape and place; the bytes of the tensors.
+The format: 8 bytes, the length of a JSON header, little-endian; the header, which gives type, shape
+and place of each tensor; the bytes of the tensors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_tensors(
     """The metadata of a safetensors file and its tensors, which are read-only.
 
     Raises:
-        ModelError: the file cannot be read, or is not a safetensors file that is whole.
+        ModelError: the file cannot be read, or is not a whole safetensors file.
     """
     try:
         data = Path(path).read_bytes()
@@ -54,7 +54,7 @@ def read_tensors(
         return metadata, {name: _tensor(body, entry) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(
-            f"{path} is damaged or no safetensors file; copy or download it again"
+            f"{path} is damaged or not a safetensors file; copy or download it again"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
     python recipes/prior/rate_distortion.py RECORDINGS OUT.json [--weights 0,20,40] [--every 4]
 
-For each weight of the search for cheaper codes: bits a frame, kbit/s of the payload, and STOI,
+For each weight of the search for cheaper codes: bits per frame, kbit/s of the payload, and STOI,
 PESQ-wb, DistillMOS and speaker similarity (each where its package is installed), all at 16 kHz.
 """
 

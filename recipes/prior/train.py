@@ -123,7 +123,7 @@ def padded(blocks: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def held_out_bits(model: Prior, recordings: list[np.ndarray]) -> float:
-    """Bits a frame."""
+    """Bits per frame."""
     blocks = [
         codes[i : i + BLOCK_FRAMES]
         for codes in recordings
@@ -185,7 +185,7 @@ def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
             save()
     model.quantized, network._linear.half = True, False
     save()
-    print(f"held out {held_out_bits(model, held_out):.4f} bits a frame")
+    print(f"held out {held_out_bits(model, held_out):.4f} bits per frame")
 
 
 def export(run: Path, out: Path, description: str) -> None:

@@ -16,7 +16,7 @@ from simvq_audio.bitstream.packing import bits_per_code, pack_indices, unpack_in
 from simvq_audio.errors import CodesError
 from simvq_audio.prior import CausalPrior
 
-# Ten seconds at 75 frames a second. A block begins without a past and ends with the state of its
+# Ten seconds at 75 frames per second. A block begins without a past and ends with the state of its
 # coder, which costs about 5 bits and 3 bytes; reading can begin at any block.
 BLOCK_FRAMES = 750
 MAX_BLOCK_FRAMES = 16384

@@ -38,10 +38,10 @@ class Codes:
 
     Attributes:
         indices: int32, shape (channels, frames), or (channels, codebooks, frames) with several
-            codes a frame; read-only and C-contiguous. The constructor takes any integer dtype,
+            codes per frame; read-only and C-contiguous. The constructor takes any integer dtype,
             takes an array without the first axis as one channel, and copies.
         codebook_size: number of codebook entries, 2 to 262144; each index is below it. With
-            several codes a frame, a tuple of 2 to 32 such numbers.
+            several codes per frame, a tuple of 2 to 32 such numbers.
         codes_id: 12 lowercase hex digits that say what an index means; models that share it
             decode each other's codes.
         sample_rate: of the original recording, Hz, 1 to 2**24 - 1.
@@ -147,7 +147,7 @@ class Codes:
 
     @property
     def payload_bitrate(self) -> float:
-        """Payload bits a second of one channel, bit/s; 0.0 for an empty recording."""
+        """Payload bits per second of one channel, bit/s; 0.0 for an empty recording."""
         return self.payload_bits / self.duration / self.channels if self.num_samples else 0.0
 
     def to_bytes(self, coding: str = "entropy") -> bytes:

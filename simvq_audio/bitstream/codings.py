@@ -78,7 +78,7 @@ def _unpack_entropy(
     return indices.reshape(channels, frames), codebook_size
 
 
-# -- 2: several codes a frame, each codebook in its own fixed width --------------------------------
+# -- 2: several codes per frame, each codebook in its own fixed width ------------------------------
 
 
 def _pack_several(indices: np.ndarray, codebook_sizes: Sequence[int]) -> bytes:

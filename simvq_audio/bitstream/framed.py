@@ -211,7 +211,7 @@ class PacketWriter:
         return b"".join(parts)
 
     def end(self, num_samples: int) -> bytes:
-        """The end of a recording of ``num_samples`` samples a channel."""
+        """The end of a recording of ``num_samples`` samples per channel."""
         if num_samples > _MAX_SAMPLES:
             raise CodesError(f"a stream ends at {_MAX_SAMPLES} samples")
         body = _END.pack(self.num_frames, num_samples.to_bytes(5, "big"))

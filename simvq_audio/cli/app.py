@@ -1,4 +1,4 @@
-"""The commands and their options, and what happens to exceptions."""
+"""The program: its commands, and how exceptions are reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from simvq_audio.errors import SimvqAudioError, is_out_of_memory, os_error_text
 
 _INTERRUPTED = 130
 
-# What each command has that needs less memory.
+# Names options that the command has.
 _OUT_OF_MEMORY = {
     "encode": "out of memory; try a smaller --batch-seconds or --device cpu",
     "decode": "out of memory; try a smaller --batch-seconds or --device cpu",
@@ -109,7 +109,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    # Tracebacks of bugs are for bug reports, which plain ones suit better.
+    # Plain tracebacks, for bug reports.
     pretty_exceptions_enable=False,
     epilog=_EXAMPLES,
 )
@@ -196,7 +196,7 @@ def encode(
 ) -> None:
     """Encode a recording, or every recording of a folder.
 
-    Of a folder, hidden files are left out, and files whose output exists are skipped.
+    In a folder, hidden files are ignored and files whose output exists are skipped.
     """
     if kbps is not None and coding is PayloadCoding.fixed:
         raise CommandError("--kbps needs entropy coding; leave out --coding fixed")
@@ -351,17 +351,17 @@ def _is_folder(path: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; a user's mistake gives one line on standard error.
+    """Run the program; errors of the user are reported in one line on standard error.
 
     Args:
-        arguments: those of the command line by default.
+        arguments: default: those of the command line.
 
     Raises:
-        SystemExit: 0 when all is done, 1 upon an error, 2 upon wrong usage, 130 upon Ctrl-C.
+        SystemExit: 0 on success, 1 on an error, 2 on wrong usage, 130 on Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # File names can hold what the terminal's encoding does not.
+            # File names can hold characters that the terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
     try:
         _run(arguments)
@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> None:
     try:
-        # Reports state the command line as it was typed.
+        # Reports quote the command line.
         typed = tuple(sys.argv[1:] if arguments is None else arguments)
         app(args=arguments, prog_name=PROGRAM, obj=typed)
     except SimvqAudioError as error:
@@ -395,6 +395,6 @@ def _flush_output() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more when it exits; that must have somewhere to go.
+        # Python flushes again at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -39,7 +39,7 @@ class FileReport:
         codes: what was coded.
         codes_bytes: size of the file of codes.
         target_bytes: size of the file written; None for audio on standard output.
-        elapsed: seconds that it took, without loading the model.
+        elapsed: seconds, without loading the model.
         clipped: output samples set to full scale; None for an encoder.
     """
 
@@ -53,7 +53,7 @@ class FileReport:
 
     @property
     def file_kbps(self) -> float:
-        """Bit rate of the whole file of codes, kbit/s a channel; 0.0 for an empty recording."""
+        """Bit rate of the whole file of codes, kbit/s per channel; 0.0 for an empty recording."""
         seconds = self.codes.duration * self.codes.channels
         return 8 * self.codes_bytes / seconds / 1000 if seconds else 0.0
 
@@ -95,7 +95,7 @@ class FileReport:
 
 
 def open_codes(source: str) -> tuple[Codes | np.ndarray, int]:
-    """Read a ``.codes`` or ``.npy`` file, or standard input, as far as it goes without a model.
+    """Read a ``.codes`` or ``.npy`` file, or standard input, without a model.
 
     Returns:
         the codes, or bare indices; and their size in bytes.

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class FolderRun:
-    """One folder being encoded or decoded: what there is to do, and what came of it.
+    """Encodes or decodes one folder.
 
-    A file that fails is noted, and the rest is done.
+    A file that fails is reported at the end; the others are coded.
 
     Raises:
         CommandError: the paths cannot be used, or the folder holds nothing to do.
@@ -68,11 +68,11 @@ class FolderRun:
         label: str,
         code: Callable[[FolderCoder, list[tuple[Path, Path]]], Iterable[JobResult]],
     ) -> None:
-        """Load the model if there is work, do it, and report.
+        """Load the model if there is anything to do, code the files, and report.
 
         Raises:
             ModelError, ConfigError: the model cannot be loaded.
-            CommandError: some files failed; raised after the rest is done and reported.
+            CommandError: some files failed; raised after the report.
         """
         start = time.perf_counter()
         if self.jobs:
@@ -151,7 +151,7 @@ class FolderRun:
             )
         clipped = sum(bool(outcome.clipped) for outcome in self._outcomes)
         if clipped:
-            text += f"\nin {clipped} files samples were clipped"
+            text += f"\nsamples were clipped in {clipped} files"
         if self._skipped:
             text += f"\n{self._skipped} files exist and were skipped; --force overwrites them"
         return text

@@ -33,7 +33,7 @@ def binary_stdout() -> BinaryIO:
     """Return standard output as bytes.
 
     Raises:
-        CommandError: it is a terminal, which binary data would put into disorder.
+        CommandError: it is a terminal, which binary data would garble.
     """
     if sys.stdout.isatty():
         raise CommandError("binary data is not written to a terminal; redirect or pipe it")
@@ -41,7 +41,7 @@ def binary_stdout() -> BinaryIO:
 
 
 def print_message(text: str, *, stderr: bool = False) -> None:
-    """Print lines for a person to read, with numbers highlighted on a terminal."""
+    """Print lines of text, with numbers highlighted on a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     if not stream.isatty():
         print(text, file=stream)  # rich takes a twentieth of the start
@@ -53,7 +53,7 @@ def print_message(text: str, *, stderr: bool = False) -> None:
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Print one JSON object; file names outside ASCII are escaped, so any terminal takes it."""
+    """Print one JSON object in ASCII, which every terminal can show."""
     print(json.dumps(result, indent=2))
 
 
@@ -67,7 +67,7 @@ def progress(label: str, total: float | None, *, quiet: bool) -> Iterator[Callab
     """Show a progress bar on standard error, if that is a terminal, until the block ends.
 
     Args:
-        label: what is going on.
+        label: shown beside the bar.
         total: the amount of work, or None if unknown.
         quiet: show nothing.
 
@@ -88,7 +88,7 @@ def progress(label: str, total: float | None, *, quiet: bool) -> Iterator[Callab
 
 
 def describe_size(num_bytes: int) -> str:
-    """Return a size for a person to read: exact below 10 kB, in decimal units beyond."""
+    """A readable size: exact below 10 kB, in decimal units above."""
     if num_bytes < 10_000:
         return f"{num_bytes} bytes"
     size = float(num_bytes)
@@ -100,7 +100,7 @@ def describe_size(num_bytes: int) -> str:
 
 
 def describe_duration(seconds: float) -> str:
-    """Return a duration for a person to read."""
+    """A readable duration."""
     if seconds < 120:
         return f"{seconds:.2f} s"
     if seconds < 7200:

@@ -1,4 +1,4 @@
-"""The commands that score: ``evaluate`` for our codec, ``compare`` for what others made."""
+"""The commands that score: ``evaluate`` for this codec, ``compare`` for the output of others."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from simvq_audio.evaluation.runner import EvaluationOptions
 
 PAGE_NAME, JSON_NAME, CSV_NAME = "index.html", "report.json", "scores.csv"
-# Words for --metrics that stand for many.
+# Values of --metrics that name several metrics.
 _METRIC_SETS = frozenset({"default", "all"})
-# What every report needs, and what its page needs on top.
+# Needed by every report, and also by its page.
 _REPORT_PACKAGES = ("scipy",)
 _PAGE_PACKAGES = ("jinja2", "matplotlib")
 
@@ -49,8 +49,8 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         metavar="REPORT_DIR",
-        help=f"Write {PAGE_NAME}, {JSON_NAME} and {CSV_NAME} here, keep what was found, and go on "
-        "from it when run again.",
+        help=f"Write {PAGE_NAME}, {JSON_NAME} and {CSV_NAME} here, with all results; "
+        "run again, the command goes on where it was.",
         show_default=False,
     ),
 ]
@@ -60,7 +60,7 @@ CsvFileOption = Annotated[
 ]
 MetricsOption = Annotated[
     str,
-    typer.Option("--metrics", metavar="NAMES", help="Names with commas between; default; or all."),
+    typer.Option("--metrics", metavar="NAMES", help="Names separated by commas, default, or all."),
 ]
 ProtocolOption = Annotated[
     ProtocolName,
@@ -72,19 +72,19 @@ JobsOption = Annotated[
         "--jobs",
         min=1,
         metavar="N",
-        help="Processes that score. Default: one a core.",
+        help="Processes for scoring. Default: one per core.",
         show_default=False,
     ),
 ]
 PlayersOption = Annotated[
     int,
-    typer.Option("--players", min=0, metavar="N", help="Recordings that can be heard on the page."),
+    typer.Option("--players", min=0, metavar="N", help="Recordings to play on the page."),
 ]
 HalfOption = Annotated[
     HalfName | None,
     typer.Option(
         "--half",
-        help="Keep to this half of the speakers, whom DIR/manifest.jsonl names.",
+        help="Only this half of the speakers, as named in DIR/manifest.jsonl.",
         show_default=False,
     ),
 ]
@@ -93,7 +93,7 @@ OnlyOption = Annotated[
     typer.Option(
         "--only",
         metavar="FOLDER",
-        help="Keep to this folder below DIR; may be given several times.",
+        help="Only this folder below DIR; may be repeated.",
         show_default=False,
     ),
 ]
@@ -103,7 +103,7 @@ LimitOption = Annotated[
         "--limit",
         min=1,
         metavar="N",
-        help="Take N recordings only, spread evenly.",
+        help="Only N recordings, spread evenly.",
         show_default=False,
     ),
 ]
@@ -112,7 +112,7 @@ LimitOption = Annotated[
 def evaluate(
     context: typer.Context,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder of recordings, with all below it.")
+        Path, typer.Argument(metavar="DIR", help="A folder of recordings, with its subfolders.")
     ],
     model: ModelOption = None,
     out: OutOption = None,
@@ -130,8 +130,8 @@ def evaluate(
 ) -> None:
     """Code every recording of a folder, decode it, and score the result.
 
-    The codes are real files. With --out an interrupted run goes on where it was; existing reports
-    are overwritten. Files that fail are named and give exit code 1.
+    With --out, an interrupted run goes on where it was; existing reports are overwritten. Files
+    that fail are listed, and the exit code is 1.
     """
     output = _Output(out, csv_file, players, quiet, as_json)
     output.check()
@@ -152,7 +152,7 @@ def compare(
     systems: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=DIR...", help="What a codec is called, and the folder of what it decoded."
+            metavar="NAME=DIR...", help="Name of a codec, and the folder of its decoded files."
         ),
     ],
     bitrate: Annotated[
@@ -160,7 +160,7 @@ def compare(
         typer.Option(
             "--bitrate",
             metavar="NAME=KBPS",
-            help="Bit rate of a codec in kbit/s; may be given for each.",
+            help="Bit rate of a codec in kbit/s; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -176,11 +176,11 @@ def compare(
     limit: LimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Score what codecs made of the same recordings, each against the first.
+    """Score the output of codecs for the same recordings, each against the first.
 
     Files are paired by their paths below the folders: of a/b.flac the decoded file is a/b.flac,
     a/b.flac.wav or a/b.wav (any suffix of a recording). The constant delay of each codec is
-    found and removed. Files that fail or belong to none are named and give exit code 1.
+    found and removed. Files that fail or have no partner are listed, and the exit code is 1.
     """
     output = _Output(out, csv_file, players, quiet, as_json)
     output.check()
@@ -212,7 +212,7 @@ class _Output:
         self._players = players
 
     def check(self) -> None:
-        """Refuse, before any work, what could not be written.
+        """Refuse outputs that could not be written, before any work.
 
         Raises:
             CommandError: a path cannot be used.
@@ -249,7 +249,7 @@ class _Output:
                 print_message(f"{self.out / PAGE_NAME}: the report")
         failed = print_failures(report)
         if failed:
-            raise CommandError(f"{failed} failed; everything else is in the report")
+            raise CommandError(f"{failed} failed; the others are in the report")
 
 
 def _settings(
@@ -280,7 +280,7 @@ def _settings(
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -293,10 +293,10 @@ def _load_codec(model: str | None, device: str) -> Codec:
 
 
 def _find_metrics(names: str, *, coded: bool = True) -> list[type[Metric]]:
-    """The metrics of --metrics; without codes, those of a set that need none.
+    """The metrics of --metrics; without codes, only those of a set that need none.
 
     Raises:
-        CommandError: a metric that was asked for by its name needs codes, and there are none.
+        CommandError: a metric that was named needs codes, and there are none.
     """
     from simvq_audio.evaluation.registry import find_metrics
 
@@ -308,7 +308,7 @@ def _find_metrics(names: str, *, coded: bool = True) -> list[type[Metric]]:
     impossible = [metric.name for metric in found if metric.needs_coding and metric.name in named]
     if impossible:
         raise CommandError(
-            f"{', '.join(impossible)}: needs codes, and decoded files are all that compare sees; "
+            f"{', '.join(impossible)}: needs codes, but compare has only decoded files; "
             "use evaluate"
         )
     return [metric for metric in found if not metric.needs_coding]

@@ -1,4 +1,4 @@
-"""The commands that say what a file or the installation holds; none of them needs torch."""
+"""``info`` and ``models``: what a file and the installation contain; without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .codes file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a .codes file holds, without decoding it."""
+    """Show what a .codes file contains, without decoding it."""
     from simvq_audio.bitstream import Codes, read_layout
     from simvq_audio.embedded import embedded_models
     from simvq_audio.nested import book_by_id
@@ -99,7 +99,7 @@ def _facts(file: Path, codes: Codes, layout: Layout, model: str | None) -> dict[
     from simvq_audio.bitstream import OVERHEAD_BYTES
 
     size = file.stat().st_size
-    # Bits per millisecond are kbit/s, as everywhere of one channel; an empty recording has none.
+    # kbit/s of one channel, as everywhere; 0 for an empty recording.
     seconds = codes.duration * codes.channels
     per_byte = 8 / seconds / 1000 if seconds else 0.0
     return {

@@ -1,4 +1,4 @@
-"""``encode --stream`` and ``decode --stream``: recordings that are still being made."""
+"""``encode --stream`` and ``decode --stream``: live audio."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RawAudio:
 
     Attributes:
         format: one of ``audio.pcm.PCM_FORMATS``.
-        sample_rate, channels: of what is read; None of what is written, where the stream says it.
+        sample_rate, channels: of the input; None for output, whose stream names them.
     """
 
     format: str
@@ -48,17 +48,17 @@ def encode_live(
     """Carry out ``encode --stream``.
 
     Raises:
-        SimvqAudioError, OSError: what was coded until then is written.
+        SimvqAudioError, OSError: the packets until then were written.
     """
     from simvq_audio.audio.pcm import PcmReader, sample_bytes
 
     if raw is not None:
         sample_bytes(raw.format)  # refuses unknown formats
         if raw.sample_rate is None:
-            raise CommandError("--raw says nothing of the rate; add --rate, as in --rate 16000")
+            raise CommandError("--raw samples have no header; add --rate, as in --rate 16000")
     _refuse_target(source, target, settings)
     with _opened(source) as (stream, name):
-        # The model before the audio: a microphone's first words wait in the pipe meanwhile.
+        # The model is loaded first; what a microphone records meanwhile waits in the pipe.
         codec = settings.load_codec()
         from simvq_audio.codec.live import PacketEncoder
 
@@ -89,7 +89,7 @@ def decode_live(
     """Carry out ``decode --stream``.
 
     Raises:
-        SimvqAudioError, OSError: what had arrived soundly is written.
+        SimvqAudioError, OSError: all sound packets until then were written.
     """
     from simvq_audio.audio.pcm import sample_bytes
 
@@ -123,7 +123,7 @@ def decode_live(
 
 
 def _until_head(stream: BinaryIO, decoder: Any) -> np.ndarray:
-    """Read until the stream says what it holds; what was decoded by then."""
+    """Read until the head has arrived; return the samples decoded so far."""
     while True:
         data = stream.read1(_READ_BYTES)  # type: ignore[attr-defined]
         if not data:
@@ -140,7 +140,7 @@ def _nothing(channels: int) -> np.ndarray:
 
 
 def _gathered(reader: Any, least: int) -> Iterator[np.ndarray]:
-    """What a reader gives, in pieces of at least so many samples: a pass of the model each."""
+    """The samples of a reader in pieces of at least ``least``, each for one pass of the model."""
     import numpy as np
 
     held: list[np.ndarray] = []
@@ -164,7 +164,7 @@ def _opened(source: str) -> Iterator[tuple[BinaryIO, str]]:
 
 @contextmanager
 def _sink(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Where bytes go, each call at once."""
+    """Output of bytes, written at each call."""
     place = nullcontext(binary_stdout()) if target == STANDARD_STREAM else open(target, "wb")
     with place as file:
 
@@ -180,7 +180,7 @@ def _sink(target: str) -> Iterator[Callable[[bytes], None]]:
 def _audio_sink(
     target: str, raw: str | None, sample_rate: int, channels: int
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Where (channels, samples) go: PCM or WAV at once, an audio file when it is whole."""
+    """Output of (channels, samples): PCM or WAV at each call, an audio file at the end."""
     from simvq_audio.audio import AudioWriter
     from simvq_audio.audio.pcm import to_pcm, wav_header
 

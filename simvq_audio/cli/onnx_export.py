@@ -10,7 +10,7 @@ from simvq_audio.errors import needs_extra
 
 
 def export_onnx(model: str, folder: Path, recordings: Sequence[Path], force: bool) -> None:
-    """Write the graphs of a model once they have been compared with PyTorch.
+    """Write the graphs of a model after comparing them with PyTorch.
 
     Args:
         model: as for ``--model`` of the other commands.
@@ -18,8 +18,8 @@ def export_onnx(model: str, folder: Path, recordings: Sequence[Path], force: boo
         recordings: to compare on; none: pulses and noise.
 
     Raises:
-        CommandError: there is an export in the folder already.
-        ModelError: the model has no graph, or the graph computes something else.
+        CommandError: the folder contains an export already.
+        ModelError: the model has no graph, or its output differs.
     """
     from simvq_audio.onnx.model import DESCRIPTION_FILE, convert, save
 

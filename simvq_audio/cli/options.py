@@ -27,7 +27,7 @@ BatchSecondsOption = Annotated[
     typer.Option(
         "--batch-seconds",
         min=1.0,
-        help="Seconds of audio in one pass of the model. Less needs less memory.",
+        help="Seconds of audio per batch. Less needs less memory.",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
@@ -47,7 +47,7 @@ EndOption = Annotated[
 ]
 StreamOption = Annotated[
     bool,
-    typer.Option("--stream", help="Live: packets of codes, each written as soon as it is there."),
+    typer.Option("--stream", help="Live: packets of codes, each written as soon as it is ready."),
 ]
 RawOption = Annotated[
     str | None,
@@ -73,7 +73,7 @@ CodebookOption = Annotated[
         "--codebook",
         metavar="SIZE",
         help="A smaller codebook, nested in the model's: 4096, 2048, 1024, 512 or 256 entries for "
-        "the model built in. To decode .codes files it need not be given.",
+        "the model built in. Not needed to decode .codes files.",
         show_default=False,
     ),
 ]
@@ -85,7 +85,7 @@ PacketOption = Annotated[
 
 @dataclass(frozen=True)
 class CodingOptions:
-    """What the user chose for one ``encode`` or ``decode``.
+    """The options of one ``encode`` or ``decode``.
 
     Attributes:
         model: a path, a repository id, or None for the embedded model.
@@ -93,7 +93,7 @@ class CodingOptions:
         batch_seconds: seconds of audio in one pass of the model.
         force: overwrite existing files.
         quiet: print errors only.
-        as_json: print one JSON object in place of a message.
+        as_json: print one JSON object instead of a message.
         coding: how indices are packed, see ``Codes.to_bytes``.
         kbps: bit rate to bring each recording to, or None.
         codebook: entries of the nested codebook to use, or None for the model's own.
@@ -110,7 +110,7 @@ class CodingOptions:
     codebook: int | None = None
 
     def load_codec(self) -> Codec:
-        """Load the model; the slow part of a command, so everything else is checked before.
+        """Load the model. This is slow, so everything else is checked first.
 
         Raises:
             ModelError: the model cannot be found or read.

@@ -1,4 +1,4 @@
-"""Which files a command reads and writes, and what it refuses before any work is done."""
+"""Which files a command reads and writes, checked before any work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INDICES_SUFFIX = ".npy"
 
 @dataclass(frozen=True)
 class Job:
-    """One file of a folder, and the file that is made of it."""
+    """A file of a folder, and its output."""
 
     source: Path
     target: Path
@@ -25,7 +25,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """One file of a folder that gave nothing, and why, in one line."""
+    """A file of a folder that failed, and why, in one line."""
 
     source: Path
     reason: str
@@ -35,14 +35,14 @@ def refuse_same(source: str, target: str) -> None:
     """Refuse to write over what is read.
 
     Raises:
-        CommandError: both paths lead to the same file or folder.
+        CommandError: both paths are the same file or folder.
     """
     if os.path.realpath(source) == os.path.realpath(target):
         raise CommandError(f"{target}: IN and OUT are the same path")
 
 
 def refuse_target_file(target: Path, *, force: bool) -> None:
-    """Refuse an output file that cannot be made, or must not be.
+    """Refuse an output file that cannot or must not be written.
 
     Raises:
         CommandError: it is a folder, its folder does not exist, or it exists without ``force``.
@@ -77,8 +77,8 @@ def find_jobs(
         target_suffix: the suffix of the files to be made.
 
     Returns:
-        the jobs, sorted by path, and as failures the folders that cannot be read and the files
-        of which several would become one.
+        the jobs, sorted by path; and as failures the folders that cannot be read and the files
+        whose outputs would have the same name.
 
     Raises:
         CommandError: the folder has no such file.

@@ -16,7 +16,7 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 def plot(
     original: Annotated[Path, typer.Argument(metavar="IN", help="The original recording.")],
-    decoded: Annotated[Path, typer.Argument(metavar="OUT", help="What a codec made of it.")],
+    decoded: Annotated[Path, typer.Argument(metavar="OUT", help="The same recording, decoded.")],
     output: Annotated[
         Path | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""A report on the terminal."""
+"""Tables of a report on the terminal."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from simvq_audio.evaluation.results import Report, SystemResult
     from simvq_audio.evaluation.statistics import Mean
 
-# Beyond these a terminal is the wrong place.
+# Above these numbers, tables and lists are left to the report's files.
 _MAX_FOLDERS = 30
 _MAX_NAMED = 10
-# What a table draws between two columns, and around all of them.
+# Characters that a table draws between two columns, and around all columns.
 _COLUMN_GAP, _EDGES = 3, 1
 _ARROWS = {True: "↑", False: "↓", None: ""}
 
 
 def print_report(report: Report) -> None:
-    """Print means with their intervals, overall and by folder, tests, and what has no score."""
+    """Print means with their intervals, overall and by folder, tests, and missing scores."""
     from rich.console import Console
 
     console = Console()
@@ -43,7 +43,7 @@ def print_report(report: Report) -> None:
 
 
 def print_failures(report: Report) -> int:
-    """Name on standard error each recording that failed, and return their number."""
+    """List the failed recordings on standard error; return their number."""
     count = 0
     for system in report.systems:
         for name, reason in system.failures.items():
@@ -66,11 +66,11 @@ def _overall(report: Report) -> Table:
 
 
 def _folders(report: Report, system: SystemResult, width: int) -> Iterator[Table]:
-    """Means by folder, in as many tables side by side as the metrics need."""
+    """Means by folder, in as many tables as fit the metrics to the width."""
     found = report.summary.means[system.name]
     if not 2 < len(found) <= _MAX_FOLDERS:
         return
-    title = "by folder, ± half of the interval"
+    title = "by folder, ± half the interval"
     if len(report.systems) > 1:
         title = f"{system.name}, {title}"
     first = [list(found), [str(count) for count in report.summary.counts[system.name].values()]]
@@ -138,7 +138,7 @@ def _remarks(report: Report, system: SystemResult) -> Iterator[str]:
         )
     folders = {file.folder for file in system.files}
     if len(folders) > _MAX_FOLDERS - 1:
-        yield f"  {len(folders)} folders: their means are in the report's files"
+        yield f"  {len(folders)} folders: see the report's files for their means"
     for metric in report.metrics:
         files_of: dict[str, list[str]] = {}
         for file in system.files:

@@ -1,4 +1,4 @@
-"""``train``, ``export`` and ``data``: what making a model takes."""
+"""``train``, ``export`` and ``data``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simvq_audio.cli.options import ForceOption
 
 JobsOption = Annotated[
     int,
-    typer.Option("--jobs", min=1, help="Recordings read at a time. Default: one a CPU core."),
+    typer.Option("--jobs", min=1, help="Recordings read at a time. Default: one per CPU core."),
 ]
 _CORES = os.cpu_count() or 1
 
@@ -37,7 +37,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", help="Run folder.", show_default=False)],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from OUT's last checkpoint, or its carry.pt.")
+        bool, typer.Option("--resume", help="Continue from OUT's last checkpoint, or its carry.pt.")
     ] = False,
     init: Annotated[
         str | None,
@@ -74,7 +74,7 @@ def train(
     torchrun --nproc-per-node 8 -m simvq_audio train RECIPE ...
     """
     if resume and init is not None:
-        raise CommandError("--resume goes on with a run, --init begins one; give one of them")
+        raise CommandError("--resume continues a run, --init begins one; give one of them")
     from simvq_audio.training.recipes import find_recipe
     from simvq_audio.training.run import train as run
 
@@ -114,7 +114,7 @@ def export(
         typer.Option(
             "--check",
             metavar="RECORDING",
-            help="With --onnx: compare with PyTorch on this recording; may be given repeatedly.",
+            help="With --onnx: compare with PyTorch on this recording; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -122,13 +122,13 @@ def export(
 ) -> None:
     """Turn a run's model into a file to publish: half the size, with description and licence.
 
-    With --onnx, into encoder.onnx, decoder.onnx and codec.json, compared with PyTorch before.
+    With --onnx: into encoder.onnx, decoder.onnx and codec.json, after a comparison with PyTorch.
     """
     from simvq_audio.cli.paths import refuse_same, refuse_target_file
 
     if onnx:
         if description is not None or licence is not None:
-            raise CommandError("--description and --licence are for model files, not for --onnx")
+            raise CommandError("--description and --licence are not for --onnx")
         from simvq_audio.cli.onnx_export import export_onnx
 
         export_onnx(str(model), out, check or [], force)
@@ -159,7 +159,7 @@ def folder(
         typer.Option(
             "--speaker-from",
             metavar="REGEX",
-            help="Its first group finds the speaker in a path. Default: the file's folder.",
+            help="Its first group is the speaker in a path. Default: the file's folder.",
             show_default=False,
         ),
     ] = None,
@@ -192,7 +192,7 @@ def libritts(
         str | None,
         typer.Option(
             "--subsets",
-            help="Names with commas. Default: all seven, or with --root those that are there.",
+            help="Names separated by commas. Default: all seven, or those found in --root.",
             show_default=False,
         ),
     ] = None,
@@ -212,7 +212,7 @@ def pack(
     sample_rate: Annotated[int, typer.Option("--sample-rate", min=1, help="In Hz.")] = 24_000,
     jobs: JobsOption = _CORES,
 ) -> None:
-    """Pack the recordings of a manifest for fast training: mono, 2 bytes a sample."""
+    """Pack the recordings of a manifest for fast training: mono, 2 bytes per sample."""
     from simvq_audio.training.prepare import pack_manifest
 
     _print_skipped(
@@ -225,7 +225,7 @@ def _progress(label: str, total: float):
 
 
 def _print_skipped(unreadable: list[str]) -> None:
-    """List recordings that could not be read on standard error, and how many they are."""
+    """List unreadable recordings on standard error, and their number."""
     for line in unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     if unreadable:

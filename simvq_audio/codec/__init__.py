@@ -1,4 +1,4 @@
-"""The codec: recordings to codes and back, whole, in pieces as they arrive, or by the folder."""
+"""The codec: recordings to codes and back, whole, in pieces as they arrive, or folder by folder."""
 
 from __future__ import annotations
 

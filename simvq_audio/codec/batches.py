@@ -26,7 +26,7 @@ def in_groups(
     Args:
         sizes: seconds and channels of each recording.
         limit: seconds of a group, over all channels and with padding. A recording above the limit
-            is a group with nothing else.
+            is a group alone.
         alone: codes one recording, given its index.
         together: codes a group, given their indices.
 

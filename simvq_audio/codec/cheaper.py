@@ -1,4 +1,4 @@
-"""Encoding at a lower bit rate: codes near the latents that the prior makes cheap."""
+"""Encoding at a lower bit rate: codes near the latents that are cheap under the prior."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from simvq_audio.prior.search import CheaperCodes
 
 # What a bit is worth at most, as a share of the codebook's variance.
 _MOST = 1.0
-# A rate this little below the one asked for is good enough, and so many rounds of trials are made.
+# The search ends within this share of the wanted rate, or after this many rounds.
 _TOLERANCE = 0.02
 _ROUNDS = 6
-# Where the search begins: the share of the bits that remains, by what a bit is worth. Measured on
-# speech under the prior of compact-1.
+# Start of the search: share of the bits that remains, by the worth of a bit; measured on speech
+# with the prior of compact-1.
 _WORTH = (1e-4, 3.6e-3, 1.1e-2, 2.1e-2, 3.6e-2, 0.11, 0.21, 0.71)
 _REMAINS = (1.0, 0.94, 0.87, 0.80, 0.74, 0.60, 0.48, 0.16)
 # Blocks of a long recording that share a weight.
@@ -33,7 +33,7 @@ def prior_for_rate(codes_id: str) -> CausalPrior:
     """
     prior = prior_for_codes(codes_id)
     if prior is None:
-        raise ConfigError("this model has no prior, so that its bit rate cannot be chosen")
+        raise ConfigError("this model has no prior, so its bit rate cannot be chosen")
     return prior
 
 
@@ -82,16 +82,16 @@ class Cheaper:
 
 
 class Group:
-    """Blocks that share a weight, and what was tried for them.
+    """Blocks that share a weight, and the trials for them.
 
     Args:
-        latents: (channels, dim, frames) float32, before quantisation; they begin a block.
-        nearest: (channels, frames), the best codes, which are taken if they are cheap enough.
+        latents: (channels, dim, frames) float32, before quantisation, from the start of a block.
+        nearest: (channels, frames), the best codes; used if they are cheap enough.
         budget: bits for tables and blocks.
 
     Attributes:
-        codes: the best that fit into the budget, (channels, frames); if none do, the cheapest.
-        bits: what they take.
+        codes: the best that fit into the budget, (channels, frames); otherwise the cheapest.
+        bits: their size.
     """
 
     def __init__(self, latents: np.ndarray, nearest: np.ndarray, budget: float) -> None:
@@ -100,7 +100,7 @@ class Group:
         self.bits = 0
         self._budget = budget
         self._nearest_bits = 0
-        # Logarithms of a weight too small and of one large enough, and the bits they lead to.
+        # Logarithms of a weight that is too small and of one that is large enough, and their bits.
         self._low: tuple[float, int] | None = None
         self._high: tuple[float, int] | None = None
         self._most = 0.0
@@ -111,7 +111,7 @@ class Group:
         self._most = cheaper.most
 
     def next_weights(self) -> list[float]:
-        """Logarithms of the weights to try next; none if it is done."""
+        """Logarithms of the weights to try next; empty when the search is over."""
         if self._nearest_bits <= self._budget:
             return []
         if self._high is None:
@@ -135,7 +135,7 @@ class Group:
         return [float(np.interp(aim, ends, [self._high[0], low[0]])) for aim in aims]
 
     def note(self, cheaper: Cheaper, weight: float, blocks: list[np.ndarray]) -> None:
-        """Take note of what the logarithm of a weight led to."""
+        """Record the codes found with a weight, given its logarithm."""
         codes = np.concatenate(blocks).reshape(self.codes.shape)
         bits = self._count(cheaper, codes)
         if bits > self._budget:
@@ -156,15 +156,14 @@ class Group:
 
 
 class CheaperStream:
-    """Brings one recording to a bit rate as its latents arrive, in memory that stays the same.
+    """Brings one recording to a bit rate as its latents arrive, in constant memory.
 
-    Minutes of it share a weight. What one group of blocks leaves of its share of the bits is the
-    next one's.
+    Blocks of some minutes share a weight. Bits that one group leaves go to the next.
 
     Args:
         cheaper: does the work.
         channels: of the recording.
-        frame_rate: frames a second.
+        frame_rate: frames per second.
     """
 
     def __init__(self, cheaper: Cheaper, channels: int, frame_rate: float) -> None:
@@ -189,7 +188,7 @@ class CheaperStream:
         self._latents += latents
         self._nearest.append(nearest)
         self._waiting += nearest.shape[1]
-        # A group stays until the end, since a short rest could not make up for anything.
+        # One group is kept until the end, since a short rest could save too little.
         while self._waiting >= 2 * self._group:
             seconds = (self._frames + self._group) * self._frame_seconds
             self._take(self._group, seconds)
@@ -209,7 +208,7 @@ class CheaperStream:
         return np.concatenate(self._codes, axis=1)
 
     def _take(self, frames: int, seconds: float) -> None:
-        """Code the first ``frames`` that wait; they end at ``seconds``."""
+        """Code the first ``frames`` that are waiting; they end at ``seconds``."""
         latents = np.concatenate(self._latents, axis=2)
         nearest = np.concatenate(self._nearest, axis=1)
         budget = 1000 * self._cheaper.kbps * seconds - self._spent
@@ -254,7 +253,7 @@ def bring_all(
 
 
 def refuse_overspent(bits: int, seconds: float, kbps: float) -> None:
-    """Refuse a recording that takes more bits than its rate allows.
+    """Check that a recording takes no more bits than its rate allows.
 
     Raises:
         ConfigError: it does.

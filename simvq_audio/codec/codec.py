@@ -32,15 +32,15 @@ from simvq_audio.model.storage import load_model
 
 
 class Codec(LoadedModel):
-    """Codes recordings with one model.
+    """Encodes and decodes recordings with one model.
 
     >>> codec = Codec.load()
     >>> codes = codec.encode(waveform, sample_rate)
     >>> waveform = codec.decode(codes)
 
-    Channels are coded each on its own. Recordings longer than ``batch_seconds`` are coded in
-    pieces; the codes, and for models with a finite receptive field the samples, are those of
-    coding in one piece. Other models are decoded in pieces of ``batch_seconds`` with overlap.
+    Channels are coded independently. Recordings longer than ``batch_seconds`` are coded in pieces;
+    the codes are those of coding in one piece, and so are the samples if the decoder's receptive
+    field is finite. Other models are decoded in overlapping pieces of ``batch_seconds``.
     """
 
     @classmethod
@@ -60,7 +60,7 @@ class Codec(LoadedModel):
 
         Raises:
             ModelError: the model cannot be found or is damaged.
-            ConfigError: the device is unknown or not there.
+            ConfigError: the device is unknown or missing.
         """
         place = find_device(device)
         path = locate_model(model)
@@ -78,9 +78,9 @@ class Codec(LoadedModel):
         ...     send(encoder.push(samples))
         >>> send(encoder.finish())
 
-        Codes come out as soon as they are settled, ``encoder.latency_ms`` behind the samples. All
-        together they are those of ``encode``, whatever the pieces are. Every push runs the model
-        over what it looks back on as well, so pushes of 100 ms cost much less than those of 10.
+        Codes are returned as soon as they are final, ``encoder.latency_ms`` after the samples. They
+        are those of ``encode``, whatever the pieces. Every push also runs the model over the past
+        that it needs, so pushes of 100 ms cost much less per second than pushes of 10 ms.
 
         Args:
             sample_rate: of the samples, in Hz.
@@ -98,8 +98,8 @@ class Codec(LoadedModel):
         Args:
             waveform: (samples,) or (channels, samples), full scale 1.
             sample_rate: of the waveform, in Hz.
-            kbps: bit rate that entropy coding should reach, without header, over all channels.
-                Codes near the best ones are taken that cost fewer bits. None: the best codes.
+            kbps: bit rate to reach with entropy coding, without header, over all channels, by
+                codes near the best ones that cost fewer bits. None: the best codes.
 
         Raises:
             AudioError: another shape, NaN or infinity, no channel or more than 255, or a rate
@@ -121,7 +121,7 @@ class Codec(LoadedModel):
 
         Args:
             blocks: (samples, channels) float32 arrays, of any length each.
-            kbps: as for ``encode``. Some minutes at a time share what a bit is worth.
+            kbps: as for ``encode``; bits are shared out over some minutes at a time.
 
         Raises:
             AudioError, ConfigError: as for ``encode``.
@@ -158,12 +158,12 @@ class Codec(LoadedModel):
         kbps: float | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> Codes:
-        """Code an audio file in flat memory.
+        """Code an audio file, in memory that does not grow with its length.
 
         Args:
             source: a path, a seekable binary file, or a reader, which is read to its end.
             kbps: as for ``encode``.
-            progress: told the seconds of each block that is done.
+            progress: called with the seconds of each block.
 
         Raises:
             ConfigError: as for ``encode``.
@@ -192,8 +192,8 @@ class Codec(LoadedModel):
         Args:
             waveforms: each (samples,) or (channels, samples).
             sample_rates: one for all, or one each.
-            kbps: as for ``encode``, of each recording. The search may then find other codes than
-                ``encode`` does, as the last bits of the latents differ.
+            kbps: as for ``encode``, of each recording. The search may find other codes than
+                ``encode``, since the latents differ in the last bits.
 
         Raises:
             AudioError, ConfigError: as for ``encode``.
@@ -204,7 +204,7 @@ class Codec(LoadedModel):
         if len(rates) != len(waveforms):
             raise AudioError(f"{len(waveforms)} waveforms with {len(rates)} sample rates")
         arrays = [as_waveform(waveform) for waveform in waveforms]
-        # Made for every one of them, so that all are checked before any is coded.
+        # Made for all first, which checks their arguments before any is coded.
         streams = [self._encoder(rate, len(array), wait=True) for rate, array in zip(rates, arrays)]
 
         def alone(i: int) -> Codes:
@@ -235,12 +235,12 @@ class Codec(LoadedModel):
     def decoder(self, sample_rate: int | None = None, channels: int = 1) -> StreamDecoder:
         """A decoder for codes that arrive in pieces.
 
-        Samples come out as soon as they are settled, ``decoder.latency_ms`` behind their codes. All
-        together they are those of ``decode``, whatever the pieces are, if the decoder's receptive
-        field is finite, as the embedded model's is.
+        Samples are returned as soon as they are final, ``decoder.latency_ms`` after their codes.
+        They are those of ``decode``, whatever the pieces, if the decoder's receptive field is
+        finite, as the embedded model's is.
 
         Args:
-            sample_rate: of what comes out, in Hz; None: the model's.
+            sample_rate: of the output, in Hz; None: the model's.
 
         Raises:
             AudioError: a rate outside 1 kHz to 768 kHz, or no channel or more than 255.
@@ -264,7 +264,7 @@ class Codec(LoadedModel):
                 decoder's receptive field is finite, as the embedded model's is.
 
         Raises:
-            CodesError: the codes are of another model, or do not add up.
+            CodesError: the codes are of another model, or are inconsistent.
             ConfigError: there is no such part.
         """
         blocks = [np.empty((0, codes.channels), np.float32)]
@@ -312,14 +312,14 @@ class Codec(LoadedModel):
         Args:
             target: a path, or a binary stream, which gets WAV.
             start, end: as for ``decode``.
-            progress: told the seconds of each block that is written.
+            progress: called with the seconds of each block.
 
         Returns:
-            how many samples went beyond full scale and were set to it.
+            how many samples were clipped to full scale.
 
         Raises:
             CodesError, ConfigError: as for ``decode``.
-            AudioError: the file cannot be of that kind.
+            AudioError: the format cannot hold it.
             OSError: it cannot be written.
         """
         blocks = self.decode_stream(codes, native_rate=native_rate, start=start, end=end)

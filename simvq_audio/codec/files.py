@@ -41,7 +41,7 @@ def read_indices(path: Path) -> np.ndarray:
     """Read bare indices from ``.npy``.
 
     Returns:
-        integers, shape (frames,) or (channels, frames), and of a model with several codes a frame
+        integers, shape (frames,) or (channels, frames), and of a model with several codes per frame
         (codebooks, frames) or (channels, codebooks, frames).
 
     Raises:
@@ -49,16 +49,16 @@ def read_indices(path: Path) -> np.ndarray:
     """
     try:
         with path.open("rb") as file:
-            # Anything else numpy would take for a pickle or a zip archive.
+            # numpy would read anything else as a pickle or a zip archive.
             if file.read(6) != b"\x93NUMPY":
                 raise CodesError("it has another signature")
-        # Mapped, since that compares the size that the header claims with the size that the
-        # file has, where reading would ask for all the memory at once.
+        # Memory-mapped, which compares the size in the header with the size of the file, where
+        # reading would allocate the former.
         with warnings.catch_warnings():
-            # About the absurd shapes of damaged files, which are refused a moment later.
+            # Warnings about absurd shapes in damaged files, which are refused below.
             warnings.simplefilter("ignore")
             indices = np.load(path, mmap_mode="r", allow_pickle=False)
-    # numpy parses the header as Python, and reports damage by whatever that raises.
+    # numpy parses the header as Python, so damage can raise almost anything.
     except Exception as error:
         raise CodesError(f"{path}: cannot be read as .npy ({error})") from error
     if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2, 3):
@@ -70,7 +70,7 @@ def read_indices(path: Path) -> np.ndarray:
 
 
 def load_codes(path: Path) -> Codes | np.ndarray:
-    """Read a ``.codes`` or ``.npy`` file as far as it goes without a model.
+    """Read a ``.codes`` or ``.npy`` file, without a model.
 
     Returns:
         the codes, or bare indices.
@@ -85,7 +85,7 @@ def checked_codes(loaded: Codes | np.ndarray, codec: Codec) -> Codes:
     """Codes that ``codec`` can decode.
 
     Raises:
-        CodesError: they belong to another model, or are no indices of this one.
+        CodesError: they belong to another model, or are not indices of this one.
     """
     if not isinstance(loaded, Codes):
         return codec.codes_from_indices(loaded)

@@ -1,7 +1,4 @@
-"""Coding of many files: one error policy, batched in both directions, with the memory there is.
-
-``encode``, ``decode`` and ``evaluate`` code their folders with it.
-"""
+"""Coding of many files, in batches that adapt to the memory."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from simvq_audio.errors import FILE_ERRORS, failure_text, is_out_of_memory
 
 _T = TypeVar("_T")
 
-# Short recordings are read ahead up to so many passes of the model, to group them by length.
+# Short recordings are read ahead for this many batches, to group them by length.
 _PASSES_AHEAD = 4
 _LEAST_BATCH_SECONDS = 1.0
 
 
 class FileJob(NamedTuple):
-    """A file to be coded, and the file that is made of it."""
+    """A file to be coded, and its output."""
 
     source: Path
     target: Path
@@ -37,15 +34,13 @@ class FileJob(NamedTuple):
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of a job.
+    """The result of a job.
 
     Attributes:
         codes: what was coded; None if it failed.
-        elapsed: seconds that it took, reading and writing included; of recordings that were coded
-            together, each has its share.
+        elapsed: seconds, with reading and writing; recordings coded together share the time.
         clipped: samples beyond full scale in what was decoded.
-        failure: why it gave nothing, in one line without the path of its source; None if it did not
-            fail.
+        failure: why it failed, in one line without the path of its source; None if it did not.
     """
 
     job: FileJob
@@ -57,7 +52,7 @@ class JobResult:
 
 @dataclass
 class _Loaded(Generic[_T]):
-    """A job whose source was read, waiting for its batch."""
+    """A job that was read and is waiting for its batch."""
 
     job: FileJob
     content: _T
@@ -68,11 +63,11 @@ class _Loaded(Generic[_T]):
 class FolderCoder:
     """Encodes or decodes files, short ones together.
 
-    A file that fails is a result with its reason, and the rest is done. Where memory runs out, the
-    batch is halved and the work goes on, down to a second of audio in a pass of the model.
+    A file that fails gives a result with the reason, and the others are coded. If memory runs out,
+    the batch is halved, down to a second of audio.
 
     Attributes:
-        codec: as it was given, or with less ``batch_seconds`` after memory ran out.
+        codec: as given, or with smaller ``batch_seconds`` after memory ran out.
 
     Args:
         coding: of ``.codes`` files, see ``Codes.to_bytes``.
@@ -91,12 +86,12 @@ class FolderCoder:
             jobs: source and target of each; folders of targets are made.
 
         Yields:
-            a result for each job; short recordings may come after longer ones behind them.
+            a result for each job; not always in the order of the jobs.
         """
 
         def load(job: FileJob) -> tuple[tuple[np.ndarray, int] | None, float]:
             with AudioReader(job.source) as reader:
-                # Channels are coded each on its own, so each takes its place in the batch.
+                # Each channel is a row of the batch.
                 seconds = None if reader.duration is None else reader.duration * reader.channels
                 if seconds is None or seconds >= self.codec.batch_seconds:
                     return None, 0.0
@@ -196,7 +191,7 @@ class FolderCoder:
         code: Callable[[list[_T]], list[Any]],
         write: Callable[[FileJob, _T, Any], JobResult],
     ) -> Iterator[JobResult]:
-        """Code files together and write what comes of each."""
+        """Code files together and write the results."""
         if not batch:
             return
         start = time.perf_counter()
@@ -208,7 +203,7 @@ class FolderCoder:
                 return
             coded = None
         if coded is None:
-            # One of them is at fault; alone, it does not take the others with it.
+            # One of them is at fault; coded one by one, the others succeed.
             for item in batch:
                 yield from self._finish([item], code, write)
             return
@@ -226,7 +221,7 @@ class FolderCoder:
             yield _timed(result, item.elapsed + share + time.perf_counter() - start)
 
     def _within_memory(self, work: Callable[[Codec], _T]) -> _T:
-        """Do ``work``; where memory runs out, again with half the audio in a pass."""
+        """Do ``work``; if memory runs out, again with half the batch."""
         while True:
             try:
                 return work(self.codec)
@@ -234,7 +229,7 @@ class FolderCoder:
                 seconds = self.codec.batch_seconds
                 if not is_out_of_memory(error) or seconds <= _LEAST_BATCH_SECONDS:
                     raise
-            # Out here the exception, whose frames hold the tensors, is gone.
+            # Outside the except block: the exception's frames hold the tensors.
             self.codec = self.codec.with_batch_seconds(max(_LEAST_BATCH_SECONDS, seconds / 2))
             gc.collect()
             if torch.cuda.is_available():

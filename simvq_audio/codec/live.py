@@ -1,4 +1,4 @@
-"""Recordings to packets and back while they are made; over the push API of ``Codec``."""
+"""Live recordings to packets and back, by the push API of ``Codec``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from simvq_audio.codec.codec import Codec
 from simvq_audio.codec.streams import StreamDecoder
 from simvq_audio.errors import CodesError
 
-# Frames that may be missing between two packets. More are not made up, so that a forged number
-# cannot make hours of audio.
+# Frames that may be missing between two packets; a forged number cannot make hours of audio.
 MAX_GAP_FRAMES = 750
 
 
@@ -30,11 +29,10 @@ class PacketEncoder:
 
     Args:
         codec: whose model codes it.
-        sample_rate, channels: of what is pushed.
-        packet_ms: duration of the frames in a packet, rounded to whole frames. All packets have as
-            many, except the last, however the recording is cut into pieces.
-        coding: "fixed", or "entropy" for packets that it makes smaller; those are of a second or
-            more.
+        sample_rate, channels: of the input.
+        packet_ms: duration of the frames in a packet, rounded to whole frames. All packets but the
+            last have as many, whatever the pieces.
+        coding: "fixed", or "entropy", which makes packets of a second or more smaller.
 
     Attributes:
         num_bytes: bytes returned so far.
@@ -70,12 +68,12 @@ class PacketEncoder:
 
     @property
     def sample_rate(self) -> int:
-        """Of what is pushed, in Hz."""
+        """Of the input, in Hz."""
         return self._encoder.sample_rate
 
     @property
     def num_samples(self) -> int:
-        """Samples a channel pushed so far."""
+        """Samples per channel pushed so far."""
         return self._encoder.num_samples
 
     @property
@@ -120,8 +118,8 @@ class PacketEncoder:
 class PacketDecoder:
     """Turns the bytes of a stream, in pieces of any length, into samples.
 
-    Damage never raises once the head was read: what is sound is decoded, missing frames repeat the
-    code before them, and ``problem`` says what was wrong.
+    After the head, damage does not raise: sound packets are decoded, missing frames repeat the code
+    before them, and ``problem`` says what was wrong.
 
     Attributes:
         head: None until the stream's first packet has arrived.
@@ -139,7 +137,7 @@ class PacketDecoder:
         self._failure: str | None = None
         self._damaged = 0
         self._damage = ""
-        self._place = 0  # number of the frame that comes next
+        self._place = 0  # number of the next frame
         self.head: StreamHead | None = None
         self.ended: End | None = None
         self.lost_frames = 0
@@ -147,22 +145,22 @@ class PacketDecoder:
 
     @property
     def sample_rate(self) -> int:
-        """Of what comes out, in Hz; known once ``head`` is."""
+        """Of the output, in Hz; known once ``head`` is."""
         return self._open.sample_rate
 
     @property
     def num_frames(self) -> int:
-        """Frames decoded so far, those made up included."""
+        """Frames decoded so far, with those made up."""
         return 0 if self._decoder is None else self._decoder.num_frames
 
     @property
     def num_samples(self) -> int:
-        """Samples a channel returned so far."""
+        """Samples per channel returned so far."""
         return 0 if self._decoder is None else self._decoder.num_samples
 
     @property
     def problem(self) -> str | None:
-        """After ``finish``: what was missing or damaged, in one line; None if nothing was."""
+        """After ``finish``: what was missing or damaged, in one line, or None."""
         found = []
         if self._failure is not None:
             found.append(self._failure)
@@ -179,12 +177,12 @@ class PacketDecoder:
         return "; ".join(found) or None
 
     def push(self, data: bytes) -> np.ndarray:
-        """Append bytes; return (channels, samples) float32 that are now settled.
+        """Append bytes; return (channels, samples) float32 that are now final.
 
-        Before the head has arrived there are none, as one channel.
+        (1, 0) before the head has arrived.
 
         Raises:
-            CodesError: it is not a stream, or one of another model, or of a later version.
+            CodesError: not a stream, or one of another model or of a later version.
         """
         self.num_bytes += len(data)
         if self.ended or self._failure:
@@ -201,14 +199,14 @@ class PacketDecoder:
             raise CodesError("is not a stream of codes; give what 'encode --stream' wrote")
         if not parts:
             return self._nothing
-        # In one pass of the model: packets that arrive together cost no more than one.
+        # In one pass of the model, so that packets that arrive together cost no more than one.
         return self._open.push(np.concatenate(parts, axis=-1))
 
     def finish(self) -> np.ndarray:
-        """End the stream, whether its end has arrived or not; return the remaining samples.
+        """End the stream, complete or not; return the remaining samples.
 
         Raises:
-            CodesError: nothing has arrived that says what the codes are.
+            CodesError: the head has not arrived.
         """
         if self._decoder is None:
             raise CodesError(
@@ -255,7 +253,7 @@ class PacketDecoder:
         return self._frames(body, self.head)
 
     def _begin(self, head: StreamHead) -> None:
-        # As an empty recording of the same kind, which the model takes or refuses.
+        # Checked as an empty recording of the same kind.
         sizes = head.codebook_sizes
         size = sizes if len(sizes) > 1 else sizes[0]
         nothing = np.empty((*head.shape, 0), np.int32)
@@ -267,7 +265,7 @@ class PacketDecoder:
 
     def _frames(self, body: Frames, head: StreamHead) -> list[np.ndarray]:
         if body.first + body.count <= self._place:
-            return []  # doubled, or later than what was made up for it
+            return []  # repeated, or arrived after it was made up
         try:
             indices = body.indices(head)
         except CodesError as error:

@@ -1,4 +1,4 @@
-"""What is known about a loaded model, and which codes it decodes."""
+"""The properties of a loaded model, and the codes that it decodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoadedModel:
     """A model in memory; the part of ``Codec`` that does not run it.
 
     Attributes:
-        name: of an embedded model, or what the model calls itself.
+        name: of the embedded model, or from the model file.
         config: the model's configuration.
         codes_id: 12 hexadecimal digits that ``.codes`` files name: what the indices mean.
         model_id: 12 hexadecimal digits for this model's weights and configuration.
@@ -59,27 +59,27 @@ class LoadedModel:
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame, at the model's rate."""
+        """Samples per frame, at the model's rate."""
         return self.config.hop_length
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.config.frame_rate
 
     @property
     def codebook_size(self) -> int | tuple[int, ...]:
-        """Entries in the codebook; indices lie below it. One each, where a frame has several."""
+        """Entries in the codebook, or of each codebook if a frame has several codes."""
         sizes = self.config.quantizer.codebook_sizes
         return sizes[0] if len(sizes) == 1 else sizes
 
     @property
     def bitrate(self) -> float:
-        """Payload bits a second of one channel."""
+        """Payload bits per second of one channel."""
         return self.config.bitrate
 
     def with_batch_seconds(self, batch_seconds: float) -> Self:
-        """The same codec, sharing the model, with other ``batch_seconds``.
+        """The same codec and model with other ``batch_seconds``.
 
         Raises:
             ConfigError: they are not above 0.
@@ -89,10 +89,10 @@ class LoadedModel:
         return other
 
     def with_codebook(self, size: int) -> Self:
-        """The same codec with a codebook of fewer entries, which are some of the model's own.
+        """The same codec with a codebook of fewer entries, taken from the model's.
 
-        Its codes take fewer bits in fixed width, and decode with the same decoder. Sizes that there
-        are: ``simvq_audio.nested.nested_books(codec.codes_id)``.
+        Its codes take fewer bits in fixed width, and the same decoder decodes them.
+        ``simvq_audio.nested.nested_books(codec.codes_id)`` has the sizes.
 
         Raises:
             ConfigError: the model has no nested codebook of this size.
@@ -111,10 +111,10 @@ class LoadedModel:
         return other
 
     def for_codes(self, codes_id: str) -> Self:
-        """This codec, with the nested codebook that codes of this name belong to, if there is one.
+        """This codec, with the nested codebook of these codes, if they have one.
 
         Args:
-            codes_id: as ``Codes`` has it; one that this model does not decode changes nothing.
+            codes_id: of the codes; if this model does not decode them, the codec stays as it is.
         """
         book = book_by_id(codes_id)
         if codes_id in self._decodes or book is None or book.full_codes_id != self.codes_id:
@@ -122,10 +122,10 @@ class LoadedModel:
         return self.with_codebook(book.size)
 
     def check(self, codes: Codes | CodesFile) -> None:
-        """Make sure that this model can decode ``codes``.
+        """Check that this model can decode ``codes``.
 
         Raises:
-            CodesError: they are of another model, or their numbers do not fit together.
+            CodesError: they are of another model, or are inconsistent.
         """
         fitting = self.for_codes(codes.codes_id)
         if codes.codes_id not in fitting._decodes:
@@ -148,14 +148,14 @@ class LoadedModel:
             )
 
     def codes_from_indices(self, indices: Any) -> Codes:
-        """Codes from bare indices, for language models: original length and rate are the model's.
+        """Codes from bare indices, for language models; length and rate are the model's.
 
         Args:
-            indices: integers (frames,) or (channels, frames); with several codes a frame
+            indices: integers (frames,) or (channels, frames); with several codes per frame
                 (codebooks, frames) or (channels, codebooks, frames).
 
         Raises:
-            CodesError: the shape is another, or an index lies outside the codebook.
+            CodesError: wrong shape, or an index outside the codebook.
         """
         array = np.asarray(indices)
         frames = array.shape[-1] if array.ndim else 0
@@ -172,11 +172,11 @@ class LoadedModel:
         return self._codes(book.entries[codes.indices], codes.sample_rate, codes.num_samples)
 
     def _native_samples(self, codes: Codes | CodesFile) -> int:
-        """Samples a channel at the model's rate."""
+        """Samples per channel at the model's rate."""
         return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
 
     def _output(self, codes: Codes | CodesFile, native_rate: bool) -> tuple[int, int]:
-        """Sample rate and samples a channel of what ``codes`` are decoded to."""
+        """Sample rate and samples per channel of what ``codes`` are decoded to."""
         if native_rate:
             return self.sample_rate, self._native_samples(codes)
         return codes.sample_rate, codes.num_samples

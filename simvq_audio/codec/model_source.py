@@ -22,13 +22,13 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
             Face repository that holds ``model.safetensors``, if there is no folder ``owner`` here.
 
     Raises:
-        ModelError: nothing of that name can be found.
-        MissingExtraError: a repository is asked for and huggingface_hub is not installed.
+        ModelError: there is no such model.
+        MissingExtraError: it is a repository, and huggingface_hub is not installed.
     """
     if source is None:
         return embedded_model().path
     text, path = os.fspath(source), Path(source)
-    # Before files: a folder that happens to have a model's name is no model.
+    # Before files, since a folder may happen to have the name of a model.
     if is_embedded(text):
         return embedded_model(text).path
     if path.is_dir():
@@ -39,7 +39,7 @@ def locate_model(source: str | os.PathLike[str] | None) -> Path:
         return path
     if os.sep not in text and path.suffix == "":
         return embedded_model(text).path
-    # A path that was mistyped should not be looked for on the network.
+    # A mistyped path should not be looked up on the network.
     if _REPOSITORY.fullmatch(text) and path.suffix != ".safetensors" and not path.parent.exists():
         return _download(text)
     raise ModelError(f"there is no model file {text}")
@@ -56,7 +56,7 @@ def _download(repository: str) -> Path:
         )
     try:
         return Path(hf_hub_download(repository, MODEL_FILE))
-    except RepositoryNotFoundError as error:  # the hub says the same of private ones
+    except RepositoryNotFoundError as error:  # also for private ones
         raise ModelError(
             f"there is no file and no Hugging Face repository {repository} that you have access "
             "to; if it is private, log in with: hf auth login"

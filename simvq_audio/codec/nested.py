@@ -1,4 +1,4 @@
-"""A model with a nested codebook in the place of its own."""
+"""A model with a nested codebook instead of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simvq_audio.nested import NestedBook
 
 
 def with_book(model: Autoencoder, book: NestedBook) -> Autoencoder:
-    """The same encoder and decoder, shared, around a nested codebook.
+    """The same encoder and decoder with a nested codebook.
 
     Its configuration has the nested codebook's size, so that codes are checked against that.
 

@@ -1,7 +1,7 @@
-"""Encoding and decoding of recordings that arrive in pieces: the one way through the model.
+"""Encoding and decoding of recordings that arrive in pieces.
 
-A stream gives what is settled as soon as it is, and whatever the pieces are, the codes are those
-of the whole recording. ``Codec`` makes streams for callers and uses them for whole recordings.
+A stream returns codes or samples as soon as they are final, and they are those of the whole
+recording, whatever the pieces. ``Codec`` also codes whole recordings with streams.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from simvq_audio.model.streaming import Stream
 
 @contextmanager
 def inference() -> Iterator[None]:
-    """No gradients, and full float32 also where a GPU would round to TF32: the same codes."""
+    """No gradients, and float32 without TF32 on GPUs, so that codes do not change."""
     with (
         torch.inference_mode(),
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -38,7 +38,7 @@ def channel_count(channels: Any) -> int:
     """The number of channels as a plain integer.
 
     Raises:
-        AudioError: it is none, or outside 1 to 255.
+        AudioError: not an integer from 1 to 255.
     """
     try:
         count = operator.index(channels)
@@ -50,18 +50,18 @@ def channel_count(channels: Any) -> int:
 
 
 def inner_shape(codebook_sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """What lies between channels and frames in an array of codes: the codebooks, if several."""
+    """Axes between channels and frames in an array of codes: several codebooks, or none."""
     return () if len(codebook_sizes) == 1 else (len(codebook_sizes),)
 
 
 class _Pieces:
-    """Gathers what arrives into pieces of at most ``size`` along the last axis.
+    """Cuts input into pieces of at most ``size`` along the last axis.
 
     Args:
-        size: of a piece; one pass of the model takes no more.
-        unit: what is taken before the end is a multiple of it.
+        size: of a piece, for one pass of the model.
+        unit: pieces before the end are multiples of it.
         wait: give pieces of exactly ``size`` and keep at least one element for the end, so that a
-            recording that fits is one piece. Otherwise everything that makes a unit is given.
+            recording that fits is one piece. Otherwise give all whole units at once.
     """
 
     def __init__(self, size: int, unit: int, wait: bool) -> None:
@@ -91,20 +91,20 @@ class _Pieces:
             count = held.shape[-1] // self._unit * self._unit
             yield held[..., :count], False
             held = held[..., count:]
-        # A copy for the same reason, and so that the large array behind it is let go.
+        # A copy for the same reason, and to free the large array.
         self._held, self._length = [held.copy()], held.shape[-1]
 
 
 class StreamEncoder:
-    """Codes a recording that arrives in pieces; made by ``Codec.encoder``.
+    """Encodes a recording that arrives in pieces; made by ``Codec.encoder``.
 
     Attributes:
-        sample_rate: of what is pushed, in Hz.
-        channels: of what is pushed.
-        num_samples: samples a channel pushed so far.
+        sample_rate: of the input, in Hz.
+        channels: of the input.
+        num_samples: samples per channel pushed so far.
         num_frames: frames given so far.
-        latents: if they are kept, those of all frames so far, (channels, dim, frames) a piece;
-            whoever takes them may empty the list.
+        latents: if kept, those of all frames so far in pieces (channels, dim, frames); callers may
+            clear the list.
     """
 
     def __init__(
@@ -138,15 +138,15 @@ class StreamEncoder:
     def latency_ms(self) -> float:
         """How long a sample waits for its code at most, in ms of audio.
 
-        That is its frame, the frames that the encoder looks ahead, and the resampler, if any; how
-        long the computation takes comes on top.
+        That is its frame, the encoder's look-ahead and that of the resampler, if any, without the
+        time for computing.
         """
         frames = 1 + self._stream.look_ahead_frames
         resampling = resampling_latency(self.sample_rate, self._resampler.out_rate)
         return 1000 * (frames * self._frame_seconds + resampling)
 
     def push(self, samples: Any) -> np.ndarray:
-        """Append samples; return the codes that are now settled.
+        """Append samples; return the codes that are now final.
 
         Args:
             samples: floating point with full scale 1, (channels, samples), or (samples,) of one
@@ -154,7 +154,7 @@ class StreamEncoder:
 
         Returns:
             (channels, frames) int32, often without frames; (channels, codebooks, frames) of a model
-            with several codes a frame.
+            with several codes per frame.
 
         Raises:
             AudioError: another type or shape, NaN or infinity, or the stream was finished.
@@ -179,8 +179,8 @@ class StreamEncoder:
 
     def encode_all(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
         """Push (channels, samples) pieces and finish; all codes, in the shape of ``push``."""
-        # One growing buffer: an array a piece, each left between the large temporaries, would keep
-        # the heap from shrinking.
+        # One growing buffer: small arrays between large temporaries would keep the heap from
+        # shrinking.
         shape = (self.channels, *self._inner)
         rows = [bytearray() for _ in range(prod(shape))]
 
@@ -212,10 +212,10 @@ class StreamDecoder:
     """Decodes codes that arrive in pieces; made by ``Codec.decoder``.
 
     Attributes:
-        sample_rate: of what comes out, in Hz.
-        channels: of what comes out.
+        sample_rate: of the output, in Hz.
+        channels: of the output.
         num_frames: frames pushed so far.
-        num_samples: samples a channel given so far.
+        num_samples: samples per channel given so far.
     """
 
     def __init__(
@@ -234,25 +234,25 @@ class StreamDecoder:
         self._stream = model.decoder.stream()
         self._pieces = _Pieces(chunk_frames, 1, wait)
         self._hop = config.hop_length
-        self._native_samples = 0  # given by the model so far
+        self._native_samples = 0  # decoded so far, at the model's rate
         self._finished = False
 
     @property
     def latency_ms(self) -> float:
         """How long a code waits for its samples at most, in ms of audio.
 
-        That is what the decoder looks ahead, and the resampler, if any.
+        That is the decoder's look-ahead and that of the resampler, if any.
         """
         rate = self._resampler.in_rate
         seconds = self._stream.look_ahead_frames * self._hop / rate
         return 1000 * (seconds + resampling_latency(rate, self.sample_rate))
 
     def push(self, codes: Any) -> np.ndarray:
-        """Append codes; return the samples that are now settled.
+        """Append codes; return the samples that are now final.
 
         Args:
             codes: integers (channels, frames), or (frames,) of one channel; any number of them.
-                With several codes a frame (channels, codebooks, frames) or (codebooks, frames).
+                With several codes per frame (channels, codebooks, frames) or (codebooks, frames).
 
         Returns:
             (channels, samples) float32, often without samples.
@@ -321,7 +321,7 @@ class StreamDecoder:
     def _samples(
         self, codes: np.ndarray, native: int | None = None, total: int | None = None
     ) -> np.ndarray:
-        """Samples that ``codes`` settle.
+        """Samples that are final after ``codes``.
 
         Args:
             native, total: length of the recording at the model's rate and at the output's; given

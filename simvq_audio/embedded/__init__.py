@@ -1,4 +1,4 @@
-"""The models that come inside the package, each with a model card beside it."""
+"""The models in the package, each with a model card."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "compact-1"
 ALIASES = {"compact": DEFAULT_MODEL}
 
-# Until codes had names of their own, files named the model that made them. These three shared the
-# encoder and the codebook of compact-1; its codes_id stands for all of them.
+# Before there was a codes_id, files named the model that made them. These three models had the
+# encoder and the codebook of compact-1.
 _OLD_CODES_IDS = {"c153ae81d324": ("c3de87daa4a2", "ef3e61a1305e", "2125efdb6553")}
 
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """One embedded model; its header is read when first asked for, without torch."""
+    """An embedded model; its header is read on first use, without torch."""
 
     name: str
     path: Path
 
     @cached_property
     def header(self) -> ModelHeader:
-        """What the model file says about itself."""
+        """The header of the model file."""
         from simvq_audio.model.storage import read_header
 
         return read_header(self.path)
 
     @property
     def codes_id(self) -> str:
-        """What ``.codes`` files of this model name, 12 hexadecimal digits."""
+        """The name of its codes in ``.codes`` files, 12 hexadecimal digits."""
         return self.header.codes_id
 
     @property
@@ -55,7 +55,7 @@ class EmbeddedModel:
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.header.config.frame_rate
 
     @property
@@ -65,12 +65,12 @@ class EmbeddedModel:
 
     @property
     def bitrate(self) -> float:
-        """Payload bits a second of one channel."""
+        """Payload bits per second of one channel."""
         return self.header.config.bitrate
 
     @property
     def parameters(self) -> int:
-        """Numbers in the file, the frozen codebook basis included."""
+        """Numbers in the file, with the frozen codebook basis."""
         return self.header.parameters
 
     @property
@@ -121,5 +121,5 @@ def embedded_name(path: Path) -> str | None:
 
 
 def old_codes_ids(codes_id: str) -> tuple[str, ...]:
-    """Names in older ``.codes`` files that stand for the same codes as ``codes_id``."""
+    """Names of the codes ``codes_id`` in older ``.codes`` files."""
     return _OLD_CODES_IDS.get(codes_id, ())

@@ -148,7 +148,7 @@ def load_pair(job: ScoringJob, protocol: ScoringProtocol) -> tuple[np.ndarray, n
 
 
 def load_trials(job: ScoringJob, protocol: ScoringProtocol) -> list[Trial]:
-    """A recording and its decoded file as trials, one a channel, without delay.
+    """A recording and its decoded file as trials, one per channel, without delay.
 
     Raises:
         AudioError: as for ``load_pair``.

@@ -30,7 +30,7 @@ class SpectralEncoderConfig:
 
     Attributes:
         n_fft: STFT window in samples; even, at least ``hop_length``.
-        hop_length: samples a frame.
+        hop_length: samples per frame.
         compression: power that magnitudes are raised to before the first layer.
         dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
         bins: how many STFT bins the first layer sees, from 0 Hz on; None: all n_fft / 2 + 1. What
@@ -84,7 +84,7 @@ class SeanetEncoderConfig:
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return prod(self.strides)
 
 
@@ -104,7 +104,7 @@ class VocosDecoderConfig:
         attention_prenet: put WavTokenizer's residual and attention blocks before the stack. They
             see the whole utterance, so the decoder's receptive field is no longer finite.
         n_fft: inverse STFT window in samples.
-        hop_length: samples a frame; must be the encoder's.
+        hop_length: samples per frame; must be the encoder's.
     """
 
     kind: Literal["vocos"] = "vocos"
@@ -149,17 +149,17 @@ class ModelConfig:
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return self.encoder.hop_length
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.sample_rate / self.hop_length
 
     @property
     def bitrate(self) -> float:
-        """Payload bits a second of one channel."""
+        """Payload bits per second of one channel."""
         return self.frame_rate * self.quantizer.bits_per_frame
 
     def to_dict(self) -> dict[str, Any]:

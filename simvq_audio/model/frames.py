@@ -22,7 +22,7 @@ def frame_count(samples: int, hop_length: int) -> int:
 
 
 class FramedStft(nn.Module):
-    """Hann-windowed spectra, one a frame."""
+    """Hann-windowed spectra, one per frame."""
 
     window: Tensor
 

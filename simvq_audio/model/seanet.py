@@ -96,7 +96,7 @@ class SeanetEncoder(nn.Module):
     """Convolution, one stage a stride, LSTM with a skip, convolution to the latent.
 
     Attributes:
-        hop_length: samples a frame.
+        hop_length: samples per frame.
         latent_dim: channels that leave.
     """
 

@@ -35,8 +35,8 @@ class WindowedStream:
     Args:
         process: input (batch, ..., frames * in_hop) -> output (batch, ..., frames * out_hop).
         context: frames that an output frame depends on, on either side.
-        in_hop: input elements a frame (the hop length for an encoder, 1 for a decoder).
-        out_hop: output elements a frame.
+        in_hop: input elements per frame (the hop length for an encoder, 1 for a decoder).
+        out_hop: output elements per frame.
     """
 
     def __init__(

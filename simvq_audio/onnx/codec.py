@@ -62,7 +62,7 @@ class Codec:
         Args:
             model: None for the embedded one, a model file, or a folder of
                 ``simvq-audio export MODEL FOLDER --onnx``.
-            threads: of ONNX Runtime; 0: one a core.
+            threads: of ONNX Runtime; 0: one per core.
             providers: ONNX Runtime's execution providers, the preferred one first.
             batch_seconds: seconds of audio, over all channels, in one run of a graph.
 

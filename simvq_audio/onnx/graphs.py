@@ -29,7 +29,7 @@ class Stft:
 
     Args:
         n_fft: window in samples.
-        hop_length: samples a frame.
+        hop_length: samples per frame.
     """
 
     def __init__(self, n_fft: int, hop_length: int) -> None:

@@ -41,7 +41,7 @@ class Description:
         codes_id: 12 hexadecimal digits that ``.codes`` files name.
         old_codes_ids: what older files name for the same codes.
         sample_rate: of the waveforms that the graphs take and give, in Hz.
-        hop_length: samples a frame.
+        hop_length: samples per frame.
         codebook_size: codes lie below it.
         encoder_context: frames on either side that a code depends on.
         decoder_context: frames on either side that a frame of the waveform depends on.

@@ -32,7 +32,7 @@ class DataConfig:
     """Batches.
 
     Attributes:
-        batch_size: crops a step, over all processes.
+        batch_size: crops per step, over all processes.
         crop_seconds: length of a crop.
         speaker_power: 0 draws every second of audio equally often, 1 every speaker; between, rare
             speakers count for more than their share.

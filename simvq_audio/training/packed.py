@@ -2,7 +2,7 @@
 
 A packed folder holds ``audio-00000.int16`` and so on (recordings one after the other, mono,
 little-endian; none crosses from one shard to the next) and ``index.json``: its version, the
-sample rate, the shards with their lengths in samples, and one row a recording.
+sample rate, the shards with their lengths in samples, and one row per recording.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class PackedSpeech:
         return len(self._samples)
 
     def to(self, device: torch.device | str) -> PackedSpeech:
-        """Hold all audio on a device as int16, 2 bytes a sample; return self.
+        """Hold all audio on a device as int16, 2 bytes per sample; return self.
 
         From then on ``batch`` cuts the same crops there, without the host's memory or disk.
 

@@ -219,7 +219,7 @@ def pack_manifest(
     progress: Progress = no_progress,
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Pack the recordings of a manifest for fast training: mono, 2 bytes a sample.
+    """Pack the recordings of a manifest for fast training: mono, 2 bytes per sample.
 
     Args:
         out: new folder, which appears when all is done.

@@ -1,4 +1,4 @@
-"""Which crops a batch holds: a pure function of (seed, step), whatever the audio is stored in."""
+"""Which crops are in a batch: a pure function of (seed, step), however the audio is stored."""
 
 from __future__ import annotations
 

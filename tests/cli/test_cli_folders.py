@@ -90,9 +90,9 @@ def test_short_recordings_share_batches_and_long_ones_are_streamed(
     streamed: list[str] = []
     encode_batch, encode_file = Codec.encode_batch, Codec.encode_file
 
-    def batch(codec: Codec, waveforms, rates):
+    def batch(codec: Codec, waveforms, rates, **options):
         batches.append(len(waveforms))
-        return encode_batch(codec, waveforms, rates)
+        return encode_batch(codec, waveforms, rates, **options)
 
     def stream(codec: Codec, source, **options):
         streamed.append(Path(source).name) if isinstance(source, Path) else None
@@ -145,10 +145,10 @@ def test_one_bad_recording_does_not_take_its_batch_with_it(
 ) -> None:
     encode_batch = Codec.encode_batch
 
-    def refuse_stereo(codec: Codec, waveforms, rates):
+    def refuse_stereo(codec: Codec, waveforms, rates, **options):
         if any(len(waveform) == 2 for waveform in waveforms):
             raise AudioError("refused")
-        return encode_batch(codec, waveforms, rates)
+        return encode_batch(codec, waveforms, rates, **options)
 
     monkeypatch.setattr(Codec, "encode_batch", refuse_stereo)
     ended = run("encode", recordings, tmp_path / "codes", "--json")

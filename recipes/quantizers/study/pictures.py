@@ -60,7 +60,7 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
     """Each score against the codebook's size, a line a row."""
     panels: tuple[tuple[str, Callable[[RunLog], float]], ...] = (
         ("used on unseen speech, %", lambda log: 100 * log.use.utilisation),
-        ("entropy, bits a frame", lambda log: log.use.entropy),
+        ("entropy, bits per frame", lambda log: log.use.entropy),
         ("quantisation error", lambda log: log.scores["error"]),
         ("mel distance", lambda log: log.scores["mel"]),
         ("PESQ-wb", lambda log: log.scores["pesq_wb"]),

@@ -1,7 +1,7 @@
 """What runs leave, and the tables that many of them are kept in.
 
 A finished run has RUNS/NAME/result.json and, for the pictures, points.npz. ``write_tables`` makes
-five files of any number of runs: runs.csv (one line a run), curves.csv, histograms.csv, costs.csv
+five files of any number of runs: runs.csv (one line per run), curves.csv, histograms.csv, costs.csv
 and points.npz. ``read_results`` takes either, or a folder with both.
 """
 

@@ -35,7 +35,7 @@ def _used(name: str, factor: float = 1.0) -> Callable[[RunLog], float]:
 COLUMNS = (
     Column("utilisation", "used, %", 1, _used("utilisation", 100)),
     Column("perplexity", "perplexity", 0, _used("perplexity")),
-    Column("entropy", "bits a frame", 2, _used("entropy")),
+    Column("entropy", "bits per frame", 2, _used("entropy")),
     Column(
         "training_perplexity",
         "perplexity in training",
@@ -73,7 +73,7 @@ def title(name: str) -> str:
 
 
 def markdown(logs: Sequence[RunLog], costs: Sequence[Cost], setting: TrainingConfig) -> str:
-    """Every table, one a codebook size, then the variants' and the costs."""
+    """Every table, one per codebook size, then the variants' and the costs."""
     grouped = group(logs)
     parts = ["# The study of quantisers in numbers", "", _introduction(logs, setting), ""]
     sizes = sorted({size for (_, size) in grouped if size > 1})

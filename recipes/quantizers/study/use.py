@@ -24,7 +24,7 @@ class Use:
         utilisation: share of codes that occurred, 0 to 1.
         even_utilisation: the share that would be expected if all codes were equally likely; with
             fewer frames than codes not even that can reach 1.
-        perplexity, entropy: 2 to the entropy, and the entropy in bits a frame. Both are those of
+        perplexity, entropy: 2 to the entropy, and the entropy in bits per frame. Both are those of
             the counts: never above the logarithm of the frames.
         histogram: (rank, count) from the most frequent code on, at ranks evenly spaced on a
             logarithmic scale.

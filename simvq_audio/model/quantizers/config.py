@@ -137,7 +137,7 @@ StageConfig: TypeAlias = Annotated[
 
 @configuration
 class ResidualConfig(_Codebooks):
-    """Residual vector quantisation (SoundStream, arXiv 2107.03312): several codes a frame.
+    """Residual vector quantisation (SoundStream, arXiv 2107.03312): several codes per frame.
 
     Attributes:
         stages: quantisers with one codebook each; every one codes what the ones before it left.

@@ -1,4 +1,4 @@
-"""Residual vector quantisation: several codes a frame."""
+"""Residual vector quantisation: several codes per frame."""
 
 from __future__ import annotations
 
