@@ -199,6 +199,29 @@ def test_codes_are_opened_and_loss_is_heard(page, codec, tmp_path):
     assert len(lossy) == len(whole) and lossy != whole
 
 
+def test_fewer_bits(page, codec, tmp_path):
+    speech = tmp_path / "speech.wav"
+    waveform, rate = read_audio(HELLO)
+    soundfile.write(speech, waveform[0, : 3 * rate], rate)
+    page.open(speech)
+    sizes, same = [], []
+    nearest = codec.encode_file(speech)
+    for worth in (0, 2, 5):
+        page.run(
+            "const worth = document.querySelector('#worth'); worth.value = arguments[0];"
+            "worth.dispatchEvent(new Event('change'));",
+            worth,
+        )
+        page.settle()
+        assert page.state == "ready", page.status
+        found = Codes.from_bytes(page.fetch("#save-codes"))
+        sizes.append(len(found.to_bytes()))
+        same.append((found.indices == nearest.indices).mean())
+    assert same[0] == 1 and sizes[0] > 1.1 * sizes[1] > 1.2 * sizes[2]
+    # Most are still near; a search that found anything likely would lose the speech.
+    assert same[1] > 0.3
+
+
 def test_files_that_cannot_be_used_are_named(page, codec, tmp_path):
     codes = codec.encode_file(HELLO).to_bytes()
     other = Codes(np.zeros(75, int), 8192, "0123456789ab", 24_000, 24_000).to_bytes()

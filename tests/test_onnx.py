@@ -51,7 +51,7 @@ def test_graphs_are_valid_and_of_common_operators(model_file):
         assert {(entry.domain, entry.version) for entry in graph.opset_import} == {("", OPSET)}
         for value in (*graph.graph.input, *graph.graph.output):
             dims = value.type.tensor_type.shape.dim
-            assert all(dim.dim_param and not dim.dim_value for dim in dims)
+            assert all(dim.dim_param and not dim.dim_value for dim in dims[:2])
 
 
 @pytest.mark.parametrize("samples", [0, 1, 320, 321, 959, 30_000])

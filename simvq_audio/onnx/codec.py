@@ -102,7 +102,7 @@ class Codec:
 
         def run(first: int, last: int) -> np.ndarray:
             window = np.ascontiguousarray(native[:, first * hop : last * hop])
-            return self._sessions[ENCODER].run(None, {"waveform": window})[0]
+            return self._sessions[ENCODER].run(["codes"], {"waveform": window})[0]
 
         indices = self._in_windows(run, len(array), frames, model.encoder_context, 1)
         return Codes(

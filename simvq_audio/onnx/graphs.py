@@ -96,6 +96,9 @@ class Stft:
 def encoder_graph(config: Mapping[str, Any], tensors: Tensors, codebook: np.ndarray) -> Graph:
     """waveform (batch, samples) float32 at the model's rate -> codes (batch, frames) int64.
 
+    A second output, ``scores`` (batch, frames, codes), says how near every code is, for searches
+    among codes that cost fewer bits: a squared distance is the same for all less twice the score.
+
     Args:
         config: of the whole model, with an encoder of the kind "spectral".
         tensors: of the model file.
@@ -127,6 +130,7 @@ def encoder_graph(config: Mapping[str, Any], tensors: Tensors, codebook: np.ndar
     scores = graph("Sub", scores, graph.constant(half_norms.astype(np.float32)))
     codes = graph("ArgMax", scores, axis=2, keepdims=0)
     graph.output("codes", codes, np.int64, ["batch", "frames"])
+    graph.output("scores", scores, np.float32, ["batch", "frames", len(codebook)])
     return graph
 
 

@@ -7,6 +7,8 @@ import {loadPrior} from "./prior.js";
 
 // Of a lost packet, in seconds.
 const PACKET = 0.08;
+// What a bit is worth at each step of the slider; see cheaper.js.
+const WORTHS = [0, 0.005, 0.01, 0.02, 0.035, 0.06, 0.1];
 
 const $ = (selector) => document.querySelector(selector);
 const worker = new Worker("worker.js", {type: "module"});
@@ -42,7 +44,7 @@ function say(state, text, progress = 0) {
   document.body.dataset.state = state;
   $("#status").textContent = text;
   $("#progress").value = progress;
-  for (const control of document.querySelectorAll("#source button, #source input, #loss")) {
+  for (const control of document.querySelectorAll("#source button, #source input, .slider input")) {
     control.disabled = state === "loading" || state === "working";
   }
 }
@@ -64,13 +66,14 @@ async function work(action) {
 
 // -- coding ---------------------------------------------------------------------------------------
 
-async function encode({channels, sampleRate}) {
+async function encode({channels, sampleRate}, worth = 0) {
   const rows = [];
   for (const [i, channel] of channels.entries()) {
     const samples = resample(channel, sampleRate, codec.sample_rate);
     const tell = (progress) => say("working", "Encoding …", (i + progress) / channels.length);
     tell(0);
-    rows.push(await ask("encode", samples, tell));
+    const row = worth ? ask("cheaper", {samples, worth}, tell) : ask("encode", samples, tell);
+    rows.push(await row);
   }
   const frames = rows[0].length;
   const indices = new Int32Array(rows.length * frames);
@@ -147,12 +150,20 @@ async function open(name, bytes) {
 }
 
 async function show(name, codes, original) {
-  const decoded = await decode(codes);
-  shown = {name: name.replace(/\.[^.]*$/, "") || "recording", codes, original, decoded};
   $("#loss").value = 0;
   $("#loss-share").value = "0 %";
+  $("#worth").value = 0;
+  await update(name.replace(/\.[^.]*$/, "") || "recording", codes, original);
+  side("#original", original);
+}
+
+/** Show other codes of the same recording. */
+async function update(name, codes, original) {
+  const decoded = await decode(withLosses(codes, $("#loss").value / 100));
+  shown = {name, codes, original, decoded};
   $("#result").hidden = false;
   $("#original").hidden = !original;
+  $("#cheaper").hidden = !original || prior?.codesId !== codec.codes_id;
   const bytes = writeCodes(codes, prior);
   const fixed = writeCodes(codes);
   const seconds = codes.numSamples / codes.sampleRate;
@@ -164,7 +175,6 @@ async function show(name, codes, original) {
   link($("#save-codes"), "href", new Blob([bytes]));
   $("#save-codes").download = `${shown.name}.codes`;
   $("#save-wav").download = `${shown.name}-decoded.wav`;
-  side("#original", original);
   side("#decoded", decoded);
 }
 
@@ -230,6 +240,11 @@ $("#loss").addEventListener("input", ({target}) => ($("#loss-share").value = `${
 $("#loss").addEventListener("change", ({target}) => work(async () => {
   shown.decoded = await decode(withLosses(shown.codes, target.value / 100));
   side("#decoded", shown.decoded);
+}));
+
+$("#worth").addEventListener("change", ({target}) => work(async () => {
+  const {name, original} = shown;
+  await update(name, await encode(original, WORTHS[target.value]), original);
 }));
 
 addEventListener("dragover", (event) => {

@@ -151,6 +151,15 @@ class Past {
     this.scores = new Int32Array(prior.members.rows);
   }
 
+  /** The same past once more, to go on differently. */
+  copy() {
+    const other = new Past(this.prior);
+    other.frame = this.frame;
+    other.input.set(this.input);
+    this.seen.forEach((ring, i) => other.seen[i].set(ring));
+    return other;
+  }
+
   /** Frequencies of the next code's cluster. */
   clusters() {
     const {prior, stream, change, both, hidden} = this;

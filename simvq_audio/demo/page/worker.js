@@ -1,5 +1,7 @@
 /** Runs the two graphs beside the page, so that the page stays alive meanwhile. */
 
+import {cheaperCodes} from "./cheaper.js";
+import {loadPrior} from "./prior.js";
 import * as ort from "./runtime/ort.wasm.min.mjs";
 
 ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
@@ -8,10 +10,11 @@ ort.env.wasm.numThreads = self.crossOriginIsolated
   : 1;
 ort.env.logLevel = "error";
 
-// Frames in a run; more only need more memory.
+// Frames in a run, which is also a block of entropy coding.
 const PIECE = 750;
 
 const loaded = load();
+let prior = null;
 
 async function load() {
   const [codec, ...graphs] = await Promise.all([
@@ -59,11 +62,31 @@ const tasks = {
     const run = async (first, last) => {
       const window = samples.slice(first * hop, last * hop);
       const waveform = new ort.Tensor("float32", window, [1, window.length]);
-      const {codes} = await encoder.run({waveform});
+      const {codes} = await encoder.run({waveform}, ["codes"]);
       return Int32Array.from(codes.data, Number);
     };
     const frames = Math.ceil(samples.length / hop);
     return inWindows(run, frames, codec.encoder_context, 1, new Int32Array(frames), tell);
+  },
+
+  /** Samples at the model's rate -> codes that take fewer bits; see cheaper.js. */
+  async cheaper({samples, worth}, tell) {
+    const {codec, encoder} = await loaded;
+    prior ??= await loadPrior(new Uint8Array(await (await get("model/prior.safetensors")).arrayBuffer()));
+    const {hop_length: hop, encoder_context: context, codebook_size: size} = codec;
+    const frames = Math.ceil(samples.length / hop);
+    const codes = new Int32Array(frames);
+    for (let start = 0; start < frames; start += PIECE) {
+      const end = Math.min(start + PIECE, frames);
+      const first = Math.max(0, start - context);
+      const window = samples.slice(first * hop, (end + context) * hop);
+      const waveform = new ort.Tensor("float32", window, [1, window.length]);
+      const {scores} = await encoder.run({waveform}, ["scores"]);
+      const own = scores.data.subarray((start - first) * size, (end - first) * size);
+      codes.set(cheaperCodes(own, prior, worth), start);
+      tell(end / frames);
+    }
+    return codes;
   },
 
   /** Codes -> samples at the model's rate. */
