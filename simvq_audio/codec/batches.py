@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from simvq_audio.codec.streams import inference, inner_shape
+from simvq_audio.codec.ties import TieBreaker
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.frames import frame_count
 
@@ -55,7 +56,7 @@ def _grouped(sizes: Sequence[tuple[float, int]], limit: float) -> Iterator[list[
 
 
 def encode_padded(
-    model: Autoencoder, waveforms: Sequence[np.ndarray]
+    model: Autoencoder, waveforms: Sequence[np.ndarray], ties: TieBreaker
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Latents and indices of mono waveforms at the model's rate, in one forward pass."""
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
@@ -64,8 +65,10 @@ def encode_padded(
         row[: len(waveform)] = torch.from_numpy(waveform)
     device = next(model.parameters()).device
     with inference():
-        latent = model.encode_latent(padded.to(device), lengths.to(device))
-        indices = model.quantizer.encode(latent)
+        placed = padded.to(device)
+        latent = model.encode_latent(placed, lengths.to(device))
+        windows = [row[:length] for row, length in zip(placed, lengths.tolist())]
+        indices = ties.encode(latent, windows)
     frames = [frame_count(length, model.config.hop_length) for length in lengths.tolist()]
     latents, codes = latent.float().cpu().numpy(), indices.int().cpu().numpy()
     return (

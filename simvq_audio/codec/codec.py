@@ -213,7 +213,7 @@ class Codec(LoadedModel):
         def together(group: list[int]) -> Iterator[Codes]:
             ready = [resample(arrays[i], streams[i].sample_rate, self.sample_rate) for i in group]
             rows = [row for item in ready for row in item]
-            latents, indices = encode_padded(self._model, rows)
+            latents, indices = encode_padded(self._model, rows, self._ties)
             ends = np.cumsum([0, *map(len, ready)])
             own = [np.stack(indices[a:b]) for a, b in pairwise(ends)]
             if cheaper is not None:
@@ -364,7 +364,9 @@ class Codec(LoadedModel):
     ) -> StreamEncoder:
         channels = channel_count(channels)
         chunk = self._chunk_frames(channels)
-        return StreamEncoder(self._model, sample_rate, channels, chunk, wait, keep_latents)
+        return StreamEncoder(
+            self._model, sample_rate, channels, chunk, wait, self._ties, keep_latents
+        )
 
     def _decoder(self, sample_rate: int, channels: int, *, wait: bool) -> StreamDecoder:
         channels = channel_count(channels)

@@ -11,6 +11,7 @@ from simvq_audio.audio import resampled_length
 from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.bitstream import Codes, CodesFile
 from simvq_audio.codec.nested import with_book
+from simvq_audio.codec.ties import TieBreaker
 from simvq_audio.embedded import old_codes_ids
 from simvq_audio.errors import CodesError, ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
@@ -43,6 +44,7 @@ class LoadedModel:
         name: str | None = None,
     ) -> None:
         self._model = model
+        self._ties = TieBreaker(model)
         self.config: ModelConfig = header.config
         self.name = name or header.config.name
         self.codes_id = header.codes_id
@@ -105,6 +107,7 @@ class LoadedModel:
         other = copy.copy(self)
         other._full = self
         other._model = with_book(self._model, book)
+        other._ties = TieBreaker(other._model)
         other.config = other._model.config
         other.codes_id = book.codes_id
         other._decodes = {book.codes_id}

@@ -18,6 +18,7 @@ import torch
 from simvq_audio.audio import Resampler, resampled_length, resampling_latency
 from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import MAX_CHANNELS
+from simvq_audio.codec.ties import TieBreaker
 from simvq_audio.errors import AudioError, CodesError
 from simvq_audio.model.autoencoder import Autoencoder
 from simvq_audio.model.frames import frame_count
@@ -114,6 +115,7 @@ class StreamEncoder:
         channels: int,
         chunk_frames: int,
         wait: bool,
+        ties: TieBreaker,
         keep_latents: bool = False,
     ) -> None:
         config = model.config
@@ -124,12 +126,15 @@ class StreamEncoder:
         self.sample_rate = self._resampler.in_rate
         self.num_samples = 0
         self.num_frames = 0
-        self._quantizer = model.quantizer
+        self._ties = ties
         self._inner = inner_shape(config.quantizer.codebook_sizes)
         self._device = next(model.parameters()).device
         encoder: Any = model.encoder
         self._stream: Stream = encoder.stream()
-        hop = config.hop_length
+        self._hop = hop = config.hop_length
+        # What codes may be computed from again: samples from frame _start on.
+        self._recent = torch.zeros(self.channels, 0)
+        self._start = 0
         self._pieces = _Pieces(chunk_frames * hop, hop, wait)
         self._frame_seconds = hop / config.sample_rate
         self._finished = False
@@ -200,12 +205,20 @@ class StreamEncoder:
             with inference():
                 waveform = torch.from_numpy(np.ascontiguousarray(piece)).to(self._device)
                 latent = self._stream.push(waveform, last)
-                found.append(self._quantizer.encode(latent).int().cpu().numpy())
+                found.append(self._of_latent(latent, waveform))
             if self._keep_latents:
                 self.latents.append(latent.float().cpu().numpy())
-        codes = np.concatenate(found, axis=-1)
+        return np.concatenate(found, axis=-1)
+
+    def _of_latent(self, latent: torch.Tensor, waveform: torch.Tensor) -> np.ndarray:
+        """The codes of the next frames, which ``waveform``, the latest samples, has settled."""
+        self._recent = torch.cat([self._recent.to(waveform.device), waveform], dim=-1)
+        codes = self._ties.encode(latent, list(self._recent), self.num_frames - self._start)
         self.num_frames += codes.shape[-1]
-        return codes
+        start = max(0, self.num_frames - self._stream.look_ahead_frames)
+        self._recent = self._recent[:, (start - self._start) * self._hop :].clone()
+        self._start = start
+        return codes.int().cpu().numpy()
 
 
 class StreamDecoder:

@@ -42,7 +42,12 @@ class SpectralEncoder(nn.Module):
         if frames == 0:
             return waveform.new_zeros(waveform.shape[0], self.latent_dim, 0)
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = self.stft(waveform.float())[..., : self.bins]
+            # The compression below magnifies the rounding of quiet bins, which in float32 comes
+            # from the loud ones: codes would depend on the library that transforms.
+            precise = torch.float32 if waveform.device.type == "mps" else torch.float64
+            spectrum = self.stft(waveform.to(precise))[..., : self.bins]
+            if waveform.dtype != torch.float64:
+                spectrum = spectrum.to(torch.complex64)
             magnitude = spectrum.abs().clamp(min=1e-5)
             compressed = magnitude**self.config.compression
             scaled = spectrum * (compressed / magnitude)
@@ -53,7 +58,7 @@ class SpectralEncoder(nn.Module):
         x = self.stack(self.embed(features), mask)
         # The latent leaves in float32: a code must not depend on the precision of the last layer.
         with torch.autocast(waveform.device.type, enabled=False):
-            return self.out(x.float()).transpose(1, 2)
+            return self.out(x.to(torch.promote_types(x.dtype, torch.float32))).transpose(1, 2)
 
     def stream(self) -> Stream:
         """A stream from waveform (batch, samples) to latent, exact for any cutting."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -31,25 +33,57 @@ def nearest_entries(vectors: Tensor, codebook: Tensor, half_norms: Tensor | None
     """
     if half_norms is None:
         half_norms = 0.5 * codebook.square().sum(dim=1)
+    return torch.cat([found[0] for found in _tiles(vectors, codebook, half_norms, margins=False)])
+
+
+@torch.no_grad()
+def nearest_with_margins(
+    vectors: Tensor, codebook: Tensor, half_norms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``nearest_entries``, and how clear the choice was.
+
+    Returns:
+        indices (n,) int64, and (n,) half the difference between the squared distances of the
+        second nearest entry and the nearest.
+    """
+    found = list(_tiles(vectors, codebook, half_norms, margins=True))
+    indices = torch.cat([each[0] for each in found])
+    margins = [second - closest for _, closest, second in found if second is not None]
+    return indices, torch.cat(margins)
+
+
+def _tiles(
+    vectors: Tensor, codebook: Tensor, half_norms: Tensor, margins: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     size = len(codebook)
     # Many small products are slow on a GPU: there, whole rows of distances.
     on_cpu = vectors.device.type == "cpu"
     rows, columns = _TILE if on_cpu else (max(1, _BLOCK // size), size)
-    best = [_search(block, codebook, half_norms, columns) for block in vectors.split(rows)]
-    return torch.cat(best)
+    for block in vectors.split(rows):
+        yield _search(block, codebook, half_norms, columns, margins)
 
 
-def _search(vectors: Tensor, codebook: Tensor, half_norms: Tensor, columns: int) -> Tensor:
-    closest = indices = None
+def _search(
+    vectors: Tensor, codebook: Tensor, half_norms: Tensor, columns: int, margins: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(indices, values of the nearest, with ``margins`` those of the second nearest)."""
+    closest = indices = second = None
     for first in range(0, len(codebook), columns):
         part = slice(first, first + columns)
         distances = torch.addmm(half_norms[part], vectors, codebook[part].t(), alpha=-1)
         values, places = distances.min(dim=1)
+        if margins:
+            runners_up = distances.scatter_(1, places[:, None], torch.inf).amin(dim=1)
         if closest is None or indices is None:
             closest, indices = values, places
+            second = runners_up if margins else None
             continue
+        if second is not None:
+            second = torch.minimum(
+                torch.maximum(closest, values), torch.minimum(second, runners_up)
+            )
         closer = values < closest
         closest = torch.where(closer, values, closest)
         indices = torch.where(closer, places + first, indices)
-    assert indices is not None
-    return indices
+    assert closest is not None and indices is not None
+    return indices, closest, second
