@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import demo, evaluation, info, plot, training
+from simvq_audio.cli import corpora, demo, evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -301,6 +301,7 @@ def decode(
             decode_part(source, target, start, end, native_rate, settings)
 
 
+app.command("tokenize", epilog=corpora.EXAMPLES)(corpora.tokenize)
 app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
 app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(info.info)

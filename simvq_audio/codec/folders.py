@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from simvq_audio.audio import AudioReader, AudioWriter
 from simvq_audio.bitstream import Codes
 from simvq_audio.codec.codec import Codec
 from simvq_audio.codec.files import read_codes, write_codes
-from simvq_audio.errors import FILE_ERRORS, failure_text, is_out_of_memory
+from simvq_audio.codec.memory import WithinMemory
+from simvq_audio.errors import FILE_ERRORS, failure_text
 
 _T = TypeVar("_T")
 
 # Short recordings are read ahead for this many batches, to group them by length.
 _PASSES_AHEAD = 4
-_LEAST_BATCH_SECONDS = 1.0
 
 
 class FileJob(NamedTuple):
@@ -66,9 +65,6 @@ class FolderCoder:
     A file that fails gives a result with the reason, and the others are coded. If memory runs out,
     the batch is halved, down to a second of audio.
 
-    Attributes:
-        codec: as given, or with smaller ``batch_seconds`` after memory ran out.
-
     Args:
         coding: of ``.codes`` files, see ``Codes.to_bytes``.
         kbps: bit rate to bring each recording to, see ``Codec.encode``.
@@ -76,8 +72,13 @@ class FolderCoder:
 
     def __init__(self, codec: Codec, coding: str = "entropy", kbps: float | None = None) -> None:
         self._kbps = kbps
-        self.codec = codec
+        self._memory = WithinMemory(codec)
         self._coding = coding
+
+    @property
+    def codec(self) -> Codec:
+        """As it was given, or with less ``batch_seconds`` after memory ran out."""
+        return self._memory.codec
 
     def encode(self, jobs: Iterable[tuple[Path, Path]]) -> Iterator[JobResult]:
         """Encode recordings to ``.codes``, or to ``.npy`` for bare indices.
@@ -99,7 +100,7 @@ class FolderCoder:
 
         def code(recordings: list[tuple[np.ndarray, int]]) -> list[Codes]:
             waveforms, rates = zip(*recordings)
-            return self._within_memory(
+            return self._memory.run(
                 lambda codec: codec.encode_batch(waveforms, rates, kbps=self._kbps)
             )
 
@@ -108,9 +109,7 @@ class FolderCoder:
             return JobResult(job, codes)
 
         def stream(job: FileJob) -> JobResult:
-            codes = self._within_memory(
-                lambda codec: codec.encode_file(job.source, kbps=self._kbps)
-            )
+            codes = self._memory.run(lambda codec: codec.encode_file(job.source, kbps=self._kbps))
             return write(job, None, codes)
 
         return self._run(jobs, load, code, write, stream)
@@ -134,7 +133,7 @@ class FolderCoder:
             return (codes if seconds < self.codec.batch_seconds else None), seconds
 
         def code(batch: list[Codes]) -> list[torch.Tensor]:
-            return self._within_memory(
+            return self._memory.run(
                 lambda codec: codec.decode_batch(batch, native_rate=native_rate)
             )
 
@@ -146,7 +145,7 @@ class FolderCoder:
 
         def stream(job: FileJob) -> JobResult:
             codes = read_codes(job.source, self.codec)
-            clipped = self._within_memory(
+            clipped = self._memory.run(
                 lambda codec: codec.decode_file(codes, job.target, native_rate=native_rate)
             )
             return JobResult(job, codes, clipped=clipped)
@@ -219,21 +218,6 @@ class FolderCoder:
                 yield _failed(item.job, error)
                 continue
             yield _timed(result, item.elapsed + share + time.perf_counter() - start)
-
-    def _within_memory(self, work: Callable[[Codec], _T]) -> _T:
-        """Do ``work``; if memory runs out, again with half the batch."""
-        while True:
-            try:
-                return work(self.codec)
-            except Exception as error:
-                seconds = self.codec.batch_seconds
-                if not is_out_of_memory(error) or seconds <= _LEAST_BATCH_SECONDS:
-                    raise
-            # Outside the except block: the exception's frames hold the tensors.
-            self.codec = self.codec.with_batch_seconds(max(_LEAST_BATCH_SECONDS, seconds / 2))
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
 
 def _timed(result: JobResult, elapsed: float) -> JobResult:

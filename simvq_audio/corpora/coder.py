@@ -1,0 +1,67 @@
+"""Recordings to rows of codes: short ones together, long ones in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from simvq_audio.audio import AudioReader
+from simvq_audio.codec import Codec
+from simvq_audio.codec.memory import WithinMemory
+from simvq_audio.corpora.loading import Loaded, LongRecording, failed
+from simvq_audio.corpora.records import Failure, Row, code_dtype
+from simvq_audio.errors import FILE_ERRORS
+
+
+class RowCoder:
+    """Codes recordings that were loaded."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._memory = WithinMemory(codec)
+        self._dtype = code_dtype(codec.codebook_size)
+
+    @property
+    def codec(self) -> Codec:
+        """As it was given, or with less ``batch_seconds`` after memory ran out."""
+        return self._memory.codec
+
+    def code(self, batch: Sequence[Loaded]) -> Iterator[Row | Failure]:
+        """Code recordings, each in the way that suits its length; results in the same order."""
+        short = [loaded for loaded in batch if loaded.waveform is not None]
+        coded = iter(self._together(short))
+        for loaded in batch:
+            yield self._alone(loaded) if loaded.waveform is None else next(coded)
+
+    def _together(self, batch: list[Loaded]) -> list[Row | Failure]:
+        waveforms = [loaded.waveform for loaded in batch if loaded.waveform is not None]
+        try:
+            coded = self._memory.run(lambda codec: codec.encode_batch(waveforms, codec.sample_rate))
+        except FILE_ERRORS as error:
+            if len(batch) == 1:
+                return [failed(batch[0].recording, error)]
+            # One of them is at fault; alone, it does not take the others with it.
+            return [self._together([loaded])[0] for loaded in batch]
+        return [
+            self._row(loaded, codes.indices, loaded.samples)
+            for loaded, codes in zip(batch, coded, strict=True)
+        ]
+
+    def _alone(self, loaded: Loaded) -> Row | Failure:
+        try:
+            indices, samples = self._memory.run(lambda codec: self._stream(codec, loaded))
+        except FILE_ERRORS as error:
+            return failed(loaded.recording, error)
+        return self._row(loaded, indices, samples)
+
+    def _stream(self, codec: Codec, loaded: Loaded) -> tuple[np.ndarray, int]:
+        recording = loaded.recording
+        with AudioReader(recording.open(), name=recording.id) as reader:
+            long = LongRecording(reader, recording, codec.sample_rate)
+            codes = codec.encode_stream(long.blocks(), codec.sample_rate, long.channels)
+        return codes.indices, long.samples
+
+    def _row(self, loaded: Loaded, indices: np.ndarray, samples: int) -> Row:
+        recording = loaded.recording
+        codes = indices.astype(self._dtype)
+        return Row(recording.id, codes, samples, loaded.rate, recording.columns)
