@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class TieBreaker:
         self._applies = isinstance(model.encoder, SpectralEncoder) and isinstance(
             model.quantizer, TableQuantizer
         )
-        self._precise: tuple[SpectralEncoder, TableQuantizer] | None = None
+        self._precise: tuple[Any, Any] | None = None
 
     def encode(self, latent: Tensor, windows: Sequence[Tensor], first: int = 0) -> Tensor:
         """The codes of a latent.
@@ -83,8 +84,8 @@ class TieBreaker:
             place = torch.device("cpu") if samples.device.type == "mps" else samples.device
             # Tensors made under inference mode lack what the quantiser's cache looks at.
             with torch.inference_mode(False):
-                parts = copy.deepcopy(self._model.encoder), copy.deepcopy(self._model.quantizer)
-                encoder, quantizer = (part.to(place).double() for part in parts)
+                encoder = copy.deepcopy(self._model.encoder).to(place).double()
+                quantizer = copy.deepcopy(self._model.quantizer).to(place).double()
             self._precise = encoder, quantizer
         encoder, quantizer = self._precise
         place = next(encoder.parameters()).device

@@ -15,11 +15,15 @@ from simvq_audio.errors import FILE_ERRORS
 
 
 class RowCoder:
-    """Codes recordings that were loaded."""
+    """Codes recordings that were loaded.
+
+    Attributes:
+        dtype: of the codes.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._memory = WithinMemory(codec)
-        self._dtype = code_dtype(codec.codebook_size)
+        self.dtype = code_dtype(codec.codebook_size)
 
     @property
     def codec(self) -> Codec:
@@ -63,5 +67,5 @@ class RowCoder:
 
     def _row(self, loaded: Loaded, indices: np.ndarray, samples: int) -> Row:
         recording = loaded.recording
-        codes = indices.astype(self._dtype)
+        codes = indices.astype(self.dtype)
         return Row(recording.id, codes, samples, loaded.rate, recording.columns)

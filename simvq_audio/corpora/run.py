@@ -144,13 +144,13 @@ class TokenizeRun:
         # Before the folder is made, since a package may be missing.
         self._writer = WRITERS[format](out, codec, corpus.columns)
         plan = {
-            "kind": corpus.kind,
-            "count": corpus.count,
-            "fingerprint": corpus.fingerprint,
-            "parts": corpus.num_parts,
-            "shard_size": None if corpus.count is None else shard_size,
             "format": format,
             "codes_id": codec.codes_id,
+            "kind": corpus.kind,
+            "shard_size": None if corpus.count is None else shard_size,
+            "fingerprint": corpus.fingerprint,
+            "count": corpus.count,
+            "parts": corpus.num_parts,
         }
         self._journal = Journal(out, plan)
         self._own = range(self._worker.rank, corpus.num_parts, self._worker.world_size)

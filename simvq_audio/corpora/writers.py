@@ -31,6 +31,7 @@ class ShardWriter(ABC):
 
     def __init__(self, folder: Path, codec: Codec, columns: dict[str, str]) -> None:
         self.folder = folder
+        self.place = folder / self.subfolder
         self.codes_id = codec.codes_id
         self.columns = columns
         self.frame_rate = codec.frame_rate
@@ -42,6 +43,9 @@ class ShardWriter(ABC):
             "sample_rate": codec.sample_rate,
             "hop_length": codec.hop_length,
         }
+
+    # Of the output folder, where the shards are.
+    subfolder = ""
 
     @abstractmethod
     def names(self, part: int) -> list[str]:
@@ -57,13 +61,14 @@ class ShardWriter(ABC):
         Raises:
             OSError: it cannot be written.
         """
-        # Hidden, and in the same file system. What a killed run left goes with the next of its
+        self.place.mkdir(exist_ok=True)
+        # In the same file system. What a killed run left goes with the next of its
         # part.
         with TemporaryDirectory(dir=self.folder / WORK_FOLDER, prefix=f"part-{part:06d}-") as made:
             self.build(part, rows, Path(made))
             for name in self.names(part):
                 _sync(Path(made, name))
-                os.replace(Path(made, name), self.folder / name)
+                os.replace(Path(made, name), self.place / name)
 
     def plain(self, row: Row) -> dict[str, Any]:
         """What there is about a recording beside its codes."""
@@ -178,11 +183,14 @@ class WebDatasetWriter(ShardWriter):
 
 
 class SharWriter(ShardWriter):
-    """Lhotse Shar: ``cuts.000000.jsonl.gz`` and ``codes.000000.tar``.
+    """Lhotse Shar: ``shar/cuts.000000.jsonl.gz`` and ``shar/codes.000000.tar``.
 
-    Each cut has a temporal array ``codes``, (frames,) or (channels, frames), and what is known of
-    the recording in ``custom``.
+    They have a folder of their own, since lhotse takes all files of a folder for fields. Each cut
+    lasts whole frames and has a temporal array ``codes``, (frames,) or (channels, frames); what is
+    known of the recording is in ``custom``.
     """
+
+    subfolder = "shar"
 
     def __init__(self, folder: Path, codec: Codec, columns: dict[str, str]) -> None:
         super().__init__(folder, codec, columns)
@@ -201,7 +209,9 @@ class SharWriter(ShardWriter):
         ) as shar:
             for row in rows:
                 one = len(row.codes) == 1
-                place: dict[str, Any] = {"id": row.id, "start": 0.0, "duration": row.seconds}
+                # Lhotse cuts arrays to the duration, so the last frame must be a whole one.
+                duration = row.codes.shape[-1] / self.frame_rate
+                place: dict[str, Any] = {"id": row.id, "start": 0.0, "duration": duration}
                 custom = {key: value for key, value in self.plain(row).items() if key != "id"}
                 if one:
                     cut = MonoCut(**place, channel=0, custom=custom)
