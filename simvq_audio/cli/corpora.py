@@ -20,6 +20,7 @@ from simvq_audio.cli.console import (
 )
 from simvq_audio.cli.options import (
     BatchSecondsOption,
+    CodebookOption,
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -100,6 +101,7 @@ def tokenize(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do shards again that miss recordings.")
     ] = False,
+    codebook: CodebookOption = None,
     batch_seconds: BatchSecondsOption = 30.0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -124,6 +126,8 @@ def tokenize(
     from simvq_audio.codec import Codec
 
     codec = Codec.load(model, device=_own_device(device), batch_seconds=batch_seconds)
+    if codebook is not None:
+        codec = codec.with_codebook(codebook)
     run = TokenizeRun(
         codec,
         corpus,

@@ -2,7 +2,7 @@
 
 In float32 the last bits of a latent depend on the shape of the batch, on threads and processor.
 Where two entries of the codebook are almost equally far from it, those bits would decide the code.
-Such frames, about two in a thousand, are computed again in float64, whose rounding is a hundred
+Such frames, about one in a thousand, are computed again in float64, whose rounding is a hundred
 million times finer.
 """
 
