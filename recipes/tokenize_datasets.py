@@ -15,7 +15,9 @@ from pathlib import Path
 
 from datasets import Audio, Dataset, load_dataset
 
+from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.corpora import Tokenizer
+from simvq_audio.folders import find_files
 
 
 def tokenize(
@@ -23,14 +25,17 @@ def tokenize(
 ) -> Dataset:
     """Code a data set, or a folder of recordings, and save it."""
     if Path(source).is_dir():
-        recordings = load_dataset("audiofolder", data_dir=source, split=split)
+        found, _ = find_files(source, AUDIO_SUFFIXES)
+        recordings = Dataset.from_dict({"path": [str(path) for path in found]})
+        dropped = []
     else:
         recordings = load_dataset(source, split=split)
-    if column != "audio":
-        recordings = recordings.rename_column(column, "audio")
-    # The bytes as they are: the codec reads and resamples on its own.
-    recordings = recordings.cast_column("audio", Audio(decode=False))
-    codes = recordings.map(Tokenizer(model), batched=True, batch_size=64, remove_columns=["audio"])
+        if column != "audio":
+            recordings = recordings.rename_column(column, "audio")
+        # The bytes as they are: the codec reads and resamples on its own.
+        recordings = recordings.cast_column("audio", Audio(decode=False))
+        dropped = ["audio"]
+    codes = recordings.map(Tokenizer(model), batched=True, batch_size=64, remove_columns=dropped)
     codes.save_to_disk(target)
     return codes
 

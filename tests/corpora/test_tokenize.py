@@ -152,7 +152,7 @@ def test_killed_again_and_again(model_file, tmp_path):
         # Until it has written a shard or two, at least.
         aim = before + choice.randint(4, 14)
         while process.poll() is None and len(list(out.glob("*.parquet"))) < aim:
-            time.sleep(0.002)
+            time.sleep(0.02)
         time.sleep(choice.uniform(0, 0.01))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read()

@@ -36,7 +36,7 @@ def test_one_of_two_workers_is_killed(codec, model_file, tmp_path):
 
     first, second = work(0), work(1)
     while second.poll() is None and len(list(out.glob("*[13579].parquet"))) < 3:
-        time.sleep(0.002)
+        time.sleep(0.02)
     second.kill()
     assert second.wait() == -signal.SIGKILL
     assert first.wait() == 0
@@ -126,6 +126,16 @@ def test_datasets_recipe(codec, model_file, recordings, tmp_path):
     good = [row["codes"] for row in result if not row["error"]]
     expected = _expected(codec, sorted(recordings.rglob("[!.]*.wav")))
     assert sorted(good) == sorted(expected)
+
+
+def test_a_column_of_audio(codec, model_file, recordings):
+    datasets = pytest.importorskip("datasets")
+    paths = sorted(recordings.rglob("[!.]*.wav"))[:5]
+    audio = datasets.Dataset.from_dict({"audio": [str(path) for path in paths], "n": range(5)})
+    audio = audio.cast_column("audio", datasets.Audio(decode=False))
+    tokenizer = Tokenizer(str(model_file), "cpu")
+    result = audio.map(tokenizer, batched=True, batch_size=2, remove_columns=["audio"])
+    assert result["codes"][:] == _expected(codec, paths) and result["n"][:] == list(range(5))
 
 
 def test_ray_recipe_with_a_worker_killed(codec, model_file, tmp_path, monkeypatch):
