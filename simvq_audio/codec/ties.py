@@ -34,9 +34,11 @@ class TieBreaker:
     """
 
     def __init__(self, model: Autoencoder) -> None:
-        self._model = model
-        self._applies = isinstance(model.encoder, SpectralEncoder) and isinstance(
-            model.quantizer, TableQuantizer
+        self._encoder: Any = model.encoder
+        self._quantizer: Any = model.quantizer
+        self._hop = model.config.hop_length
+        self._applies = isinstance(self._encoder, SpectralEncoder) and isinstance(
+            self._quantizer, TableQuantizer
         )
         self._precise: tuple[Any, Any] | None = None
 
@@ -54,7 +56,7 @@ class TieBreaker:
             indices as ``Quantizer.encode`` gives them. Those beyond the end of an item's window
             mean nothing.
         """
-        quantizer = self._model.quantizer
+        quantizer = self._quantizer
         if not self._applies or latent.shape[-1] == 0:
             return quantizer.encode(latent)
         with torch.autocast(latent.device.type, enabled=False):
@@ -66,12 +68,12 @@ class TieBreaker:
             rounding = 2.0**-24 * (flat.norm(dim=1) * (2 * largest).sqrt() + largest)
             close = (margins < _UNITS * rounding).view(vectors.shape[:2]).cpu()
         indices = indices.view(vectors.shape[:2])
-        hop = self._model.config.hop_length
+        hop = self._hop
         for row in close.any(dim=1).nonzero().flatten().tolist():
             window = windows[row]
             total = frame_count(len(window), hop)
             frames = [f for f in (close[row].nonzero().flatten() + first).tolist() if f < total]
-            for start, end, own in _runs(frames, self._model.encoder.context_frames):
+            for start, end, own in _runs(frames, self._encoder.context_frames):
                 codes = self._in_double(window[start * hop : end * hop])
                 own_codes = codes[[frame - start for frame in own]]
                 indices[row, [frame - first for frame in own]] = own_codes.to(indices.device)
@@ -84,8 +86,8 @@ class TieBreaker:
             place = torch.device("cpu") if samples.device.type == "mps" else samples.device
             # Tensors made under inference mode lack what the quantiser's cache looks at.
             with torch.inference_mode(False):
-                encoder = copy.deepcopy(self._model.encoder).to(place).double()
-                quantizer = copy.deepcopy(self._model.quantizer).to(place).double()
+                encoder = copy.deepcopy(self._encoder).to(place).double()
+                quantizer = copy.deepcopy(self._quantizer).to(place).double()
             self._precise = encoder, quantizer
         encoder, quantizer = self._precise
         place = next(encoder.parameters()).device

@@ -89,6 +89,7 @@ def test_refused(tmp_path, name, text, words):
 
 
 def test_nothing_there(tmp_path):
+    pytest.importorskip("webdataset")
     for path in (tmp_path / "none", tmp_path / "none.tar", tmp_path):
         with pytest.raises(CorpusError, match=r"no such file|holds no file"):
             open_corpus(str(path))
@@ -103,6 +104,7 @@ def _tar(path, members):
 
 
 def test_tars(recordings, tmp_path):
+    pytest.importorskip("webdataset")
     audio = (recordings / "s0/0000.wav").read_bytes()
     _tar(
         tmp_path / "x-0.tar",

@@ -18,6 +18,7 @@ from simvq_audio.audio import read_audio
 from simvq_audio.corpora import Tokenizer
 from simvq_audio.errors import ConfigError
 
+pytest.importorskip("pyarrow")
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 

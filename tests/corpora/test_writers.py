@@ -69,6 +69,7 @@ def test_a_shard_that_is_done_again_is_replaced(kind, manifest, tmp_path, tokeni
 
 def test_tars_go_in_and_parquet_comes_out(codec, manifest, tmp_path, tokenized):
     """With a tar that is damaged, which costs its rest and nothing else."""
+    pytest.importorskip("pyarrow")
     wds = pytest.importorskip("webdataset")
     from corpora_runs import rows_of
 
