@@ -1,4 +1,4 @@
-"""Reading, writing and resampling of recordings, block by block in flat memory."""
+"""Reading, writing and resampling of recordings, block by block in constant memory."""
 
 from __future__ import annotations
 

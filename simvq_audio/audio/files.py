@@ -19,7 +19,7 @@ import numpy as np
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import AudioError
 
-# What a folder is searched for. A file given by name may be anything that libsndfile reads.
+# Suffixes of recordings in folders; a single file may be anything that libsndfile reads.
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64"}
 )
@@ -28,19 +28,19 @@ _SUPPORTED = "wav, flac, ogg, opus, mp3, aiff, au, caf and w64 can be read"
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 _PCM16_BYTES = 2
 _MAX_WAV_BYTES = 2**32 - 1
-# More than the headers of libsndfile's WAV files take.
+# More than libsndfile's WAV headers.
 _WAV_HEADER_BYTES = 1024
 _MAX_WAV_CHANNELS = 1024
 _MAX_FLAC_CHANNELS = 8
 _MAX_FLAC_RATE = 655_350
-# FLAC frame headers hold rates from here on in units of ten.
+# FLAC frame headers store rates from here on in units of ten.
 _FLAC_COARSE_RATE = 65_536
 
 DEFAULT_BLOCK_SAMPLES = 1 << 17
 
 
 def output_format(path: str | os.PathLike[str]) -> str:
-    """Return the libsndfile format, "WAV" or "FLAC", that the suffix of ``path`` asks for.
+    """Return the libsndfile format, "WAV" or "FLAC", for the suffix of ``path``.
 
     Raises:
         AudioError: another suffix.
@@ -55,15 +55,15 @@ class AudioReader:
     """A recording that is read block by block; a context manager.
 
     Attributes:
-        name: what messages call the recording.
+        name: of the recording in messages.
         sample_rate: Hz.
         channels: number of channels.
-        num_samples: samples per channel as the header says, or None if it does not say. A
-            truncated file can hold fewer.
+        num_samples: samples per channel according to the header, or None if it does not say. A
+            truncated file can have fewer.
 
     Args:
         source: a path, or a seekable binary file at its start.
-        name: what messages shall call the recording; by default the path.
+        name: of the recording in messages; default: the path.
 
     Raises:
         AudioError: there is no such file, it is a folder or empty, or is not audio.
@@ -82,7 +82,7 @@ class AudioReader:
             source.seek(0)
         try:
             self._file = soundfile.SoundFile(source)
-        # TypeError is what headerless .raw gives.
+        # soundfile raises TypeError for headerless .raw.
         except (soundfile.LibsndfileError, TypeError) as error:
             raise AudioError(
                 f"{self.name}: is not audio in a known format; {_SUPPORTED}"
@@ -98,14 +98,14 @@ class AudioReader:
         self.num_samples: int | None = frames if 0 <= frames < 2**62 else None
 
     def _checked(self, path: str | os.PathLike[str]) -> str | BinaryIO:
-        """Name the common mistakes, which libsndfile reports as "System error"."""
+        """Explain common mistakes, which libsndfile reports as "System error"."""
         try:
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
                 raise AudioError(f"{self.name}: is a folder, not an audio file")
             with open(path, "rb") as file:
                 if not stat.S_ISREG(status.st_mode):
-                    # A named pipe or <(command): libsndfile must seek to know most formats.
+                    # A named pipe or <(command): libsndfile must seek to detect most formats.
                     return io.BytesIO(file.read())
             if status.st_size == 0:
                 raise AudioError(f"{self.name}: is empty (0 bytes)")
@@ -121,19 +121,19 @@ class AudioReader:
 
     @property
     def duration(self) -> float | None:
-        """Seconds as the header says, or None if it does not say."""
+        """Seconds according to the header, or None if it does not say."""
         return None if self.num_samples is None else self.num_samples / self.sample_rate
 
     def blocks(self, block_samples: int = DEFAULT_BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-        """Yield the recording from where it stands to its end.
+        """Yield the recording from the current position to its end.
 
-        Values are as the file has them; a float file may go beyond +-1.
+        Values are those of the file; a float file may exceed +-1.
 
         Args:
             block_samples: samples per block; the last block can be shorter, none is empty.
 
         Yields:
-            float32, shape (samples, channels), each an array of its own.
+            float32, shape (samples, channels), a new array each.
 
         Raises:
             AudioError: the file is damaged, or holds NaN or infinity.
@@ -189,8 +189,8 @@ class AudioWriter:
     """A 16-bit WAV or FLAC file that is written block by block; a context manager.
 
     A path appears whole when the context ends without an exception, and not at all otherwise.
-    A stream gets everything at that moment, since a WAV header states the length and a pipe
-    cannot be rewound.
+    A stream is written then too, since a WAV header states the length and a pipe cannot be
+    rewound.
 
     Attributes:
         clipped: values beyond full scale so far, which were set to full scale.
@@ -200,12 +200,12 @@ class AudioWriter:
         target: a path with the suffix .wav or .flac, or a binary stream, which gets WAV.
         sample_rate: Hz.
         channels: number of channels.
-        expected_samples: samples per channel that will come, if known. A WAV file of more than
-            4 GiB needs to know it.
+        expected_samples: samples per channel that will be written, if known; needed for WAV files
+            of more than 4 GiB.
 
     Raises:
         AudioError: another suffix, or a rate or number of channels that the format cannot hold.
-        OSError: upon entering or leaving, the file cannot be written.
+        OSError: on entry or exit, the file cannot be written.
     """
 
     def __init__(
@@ -251,8 +251,8 @@ class AudioWriter:
             if isinstance(self._target, (str, os.PathLike)):
                 self._path = stack.enter_context(atomic_path(self._target))
             else:
-                # A file and not memory, for recordings of hours. By its path, since soundfile
-                # cannot report a full disk when it writes through a Python file object.
+                # A file instead of memory, for recordings of hours. By its path, since soundfile
+                # cannot report a full disk when it writes to a Python file object.
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 self._path = Path(folder, "stream.wav")
             try:
@@ -287,7 +287,7 @@ class AudioWriter:
                     shutil.copyfileobj(content, self._target)
 
     def _close_quietly(self) -> None:
-        """Let go of the file where an exception is on its way, which says more than this one."""
+        """Close the file while another exception is being raised, without raising."""
         import soundfile
 
         with suppress(soundfile.LibsndfileError):
@@ -301,8 +301,8 @@ class AudioWriter:
         except soundfile.LibsndfileError as error:
             raise self._write_error(error.error_string) from error
         if self._format == "FLAC" and self.num_samples == 0:
-            # libsndfile writes the FLAC header with the first samples, and so leaves a file
-            # of 0 bytes here, which no program reads.
+            # libsndfile writes the FLAC header with the first samples; without samples, the file
+            # has 0 bytes and no program reads it.
             self._path.write_bytes(_empty_flac(self._sample_rate, self._channels))
 
     def write(self, block: np.ndarray) -> None:
@@ -313,7 +313,7 @@ class AudioWriter:
 
         Raises:
             AudioError: the shape is wrong, a value is NaN or infinite, or a WAV file whose
-                length was not announced grows beyond 4 GiB.
+                length was not given exceeds 4 GiB.
             OSError: the disk is full.
         """
         import soundfile
@@ -328,12 +328,12 @@ class AudioWriter:
         if self._format == "WAV" and total_bytes + _WAV_HEADER_BYTES > _MAX_WAV_BYTES:
             raise AudioError(f"{self._name}: a WAV file ends at 4 GiB; write .flac")
         self.clipped += int(np.count_nonzero(np.abs(block) > 1))
-        # The scale on which libsndfile reads, so that a 16-bit file survives unchanged.
+        # The scale that libsndfile reads with, so that 16-bit files survive unchanged.
         scaled = np.rint(block * np.float32(32768))
         samples = np.clip(scaled, -32768, 32767).astype(np.int16)
         try:
             self._file.write(samples)
-        # AssertionError is how soundfile reports that fewer samples were written than given.
+        # soundfile raises AssertionError if fewer samples were written than given.
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise self._write_error(getattr(error, "error_string", "")) from error
         self.num_samples += len(block)

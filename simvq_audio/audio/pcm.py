@@ -1,6 +1,6 @@
-"""PCM that is read and written while it is made: raw samples, and WAV of unstated length.
+"""Live PCM: raw samples, and WAV of unstated length.
 
-libsndfile must seek, which a pipe cannot, so pipes are read here as far as live audio needs it.
+libsndfile must seek, which pipes cannot, so live audio is read and written here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from simvq_audio.errors import AudioError
 
 _READ_BYTES = 1 << 16
 _PCM_TAG, _FLOAT_TAG, _EXTENSIBLE_TAG = 1, 3, 0xFFFE
-# Names as FFmpeg has them, by (tag, bits) of a WAV header.
+# FFmpeg's names, by (tag, bits) of a WAV header.
 _NAMES = {
     (_PCM_TAG, 8): "u8",
     (_PCM_TAG, 16): "s16le",
@@ -26,7 +26,7 @@ _NAMES = {
 PCM_FORMATS = tuple(_NAMES.values())
 _TAGS = {name: key for key, name in _NAMES.items()}
 _UNKNOWN = 2**32 - 1
-# Programs that cannot go back write 0 or about 2 or 4 GiB as the length.
+# Programs that cannot seek back write 0, or about 2 or 4 GiB, as the length.
 _LEAST_UNKNOWN = 2**31 - 2**16
 _MAX_FORMAT_BYTES = 1024
 
@@ -44,7 +44,7 @@ def sample_bytes(name: str) -> int:
 
 
 def from_pcm(data: bytes, name: str, channels: int) -> np.ndarray:
-    """Interleaved samples, a whole number of them, as float32 (samples, channels)."""
+    """Interleaved samples as float32 (samples, channels)."""
     if name == "u8":
         samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
     elif name == "s24le":
@@ -76,19 +76,19 @@ def to_pcm(samples: np.ndarray, name: str) -> tuple[bytes, int]:
 
 
 class PcmReader:
-    """Audio from a stream that cannot seek, as soon as it is there.
+    """Audio from a stream that cannot seek, as soon as it arrives.
 
     Args:
         stream: raw samples, or WAV.
-        name: what messages call it.
+        name: for messages.
         raw: one of ``PCM_FORMATS``; None: a WAV header says what it is.
         sample_rate, channels: of raw samples.
 
     Attributes:
-        sample_rate, channels: of what is read.
+        sample_rate, channels: of the audio.
 
     Raises:
-        AudioError: the stream is empty, or not WAV that can be read piece by piece.
+        AudioError: the stream is empty, or not WAV that can be read without seeking.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class PcmReader:
         self._step = sample_bytes(self._format) * self.channels
 
     def read(self) -> np.ndarray | None:
-        """What has arrived, at least one sample, float32 (samples, channels); None at the end."""
+        """Samples that have arrived, at least one, float32 (samples, channels); None at the end."""
         while self._left != 0:
             most = _READ_BYTES if self._left is None else min(_READ_BYTES, self._left)
             data = self._stream.read1(most)  # type: ignore[attr-defined]

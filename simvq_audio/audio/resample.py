@@ -8,12 +8,12 @@ import numpy as np
 
 from simvq_audio.errors import AudioError
 
-# What the tests cover. Outside it are no recordings but damaged headers, and a header that
-# claims 2 GHz must not make a filter of that size.
+# The range covered by tests. Other rates are those of damaged headers; one that claims 2 GHz must
+# not make a filter of that size.
 MIN_RATE = 1_000
 MAX_RATE = 768_000
 
-# soxr converts to double inside for this quality; measured as fast as "HQ" on one core.
+# Computed in double precision, and as fast as "HQ" on one core.
 _QUALITY = "VHQ"
 
 
@@ -27,8 +27,8 @@ def resampled_length(num_samples: int, in_rate: int, out_rate: int) -> int:
 def resampling_latency(in_rate: int, out_rate: int) -> float:
     """Seconds of input that a ``Resampler`` holds back at most; 0 for equal rates.
 
-    The library computes in blocks, so this is more than the delay of its filter. It is measured, on
-    a stream of its own, since the library does not say.
+    soxr works in blocks, so this is more than the delay of its filter. It is measured, since soxr
+    does not report it.
 
     Raises:
         AudioError: a rate is out of range.
@@ -51,10 +51,10 @@ def resampling_latency(in_rate: int, out_rate: int) -> float:
 class Resampler:
     """Convert a stream from one sample rate to another, without delay.
 
-    Output sample ``i`` lies at the same time as input time ``i / out_rate``, and the whole
-    output has ``resampled_length(total_in, in_rate, out_rate)`` samples, however the input is
-    cut into blocks; so are the values. Outside the input the signal counts as silence. With
-    equal rates the blocks are passed on as they are.
+    Output sample ``i`` is at the input's time ``i / out_rate``, and the whole output has
+    ``resampled_length(total_in, in_rate, out_rate)`` samples. Neither length nor values depend on
+    how the input is cut into blocks. The input is preceded and followed by silence. With equal
+    rates the blocks are passed on.
 
     Args:
         in_rate: sample rate of the input, Hz, 1 kHz to 768 kHz.
@@ -82,7 +82,7 @@ class Resampler:
         self._finished = False
         self._stream = None
         if in_rate != out_rate:
-            # Here, so that reading a file header does not need the library.
+            # Imported here, so that reading a file header does not need it.
             import soxr
 
             self._stream = soxr.ResampleStream(
@@ -90,15 +90,15 @@ class Resampler:
             )
 
     def push(self, block: np.ndarray, final: bool = False) -> np.ndarray:
-        """Take the next block and return what is ready of the output.
+        """Append a block; return the output that is ready.
 
         Args:
             block: float32, shape (samples, channels); zero samples are allowed.
-            final: True with the last block, which may be empty. Nothing can follow.
+            final: True with the last block, which may be empty.
 
         Returns:
-            float32, shape (samples, channels); often zero samples, since the filter needs to
-            see some milliseconds ahead.
+            float32, shape (samples, channels); often zero samples, since the filter looks some
+            milliseconds ahead.
 
         Raises:
             AudioError: the shape is wrong, or the stream had ended.

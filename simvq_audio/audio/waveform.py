@@ -1,4 +1,4 @@
-"""What a waveform that users pass must look like."""
+"""Checks of the waveforms that users pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def as_waveform(waveform: Any, channels: int | None = None) -> np.ndarray:
     Args:
         waveform: NumPy array or tensor on any device, floating point with full scale 1, (samples,)
             or (channels, samples).
-        channels: how many it must have; None: any number.
+        channels: required number of channels; None: any.
 
     Raises:
         AudioError: another type, shape or number of channels, or it holds NaN or infinity.

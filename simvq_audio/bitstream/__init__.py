@@ -1,4 +1,4 @@
-"""The ``.codes`` file: model indices packed into bits, with what a decoder needs beside them.
+"""The ``.codes`` file: model indices packed into bits, with all that a decoder needs.
 
 The layout is described in ``docs/file-format.md``.
 """

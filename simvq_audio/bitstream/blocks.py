@@ -1,4 +1,4 @@
-"""The payload of coding 1: blocks of codes, each entropy-coded on its own.
+"""The payload of coding 1: blocks of codes, entropy-coded independently.
 
 The layout is described in ``docs/file-format.md``.
 """
@@ -16,23 +16,23 @@ from simvq_audio.bitstream.packing import bits_per_code, pack_indices, unpack_in
 from simvq_audio.errors import CodesError
 from simvq_audio.prior import CausalPrior
 
-# Ten seconds at 75 frames per second. A block begins without a past and ends with the state of its
-# coder, which costs about 5 bits and 3 bytes; reading can begin at any block.
+# Ten seconds at 75 frames per second. A block begins without a past and ends with the coder's
+# state, which costs about 5 bits and 3 bytes; reading can begin at any block.
 BLOCK_FRAMES = 750
 MAX_BLOCK_FRAMES = 16384
 
 # Prior id, frames per block.
 _HEAD = struct.Struct(">4sH")
 HEAD_BYTES = _HEAD.size
-# Of each entry in the table of blocks.
+# Size of an entry in the table of blocks.
 _ENTRY_BYTES = 2
 
-# Blocks coded side by side: bounds the memory that tables and activations take.
+# Blocks coded side by side; limits the memory for tables and activations.
 _BATCH = 16
 
 
 class BlockTable:
-    """Where the blocks of a payload lie.
+    """The position and size of each block of a payload.
 
     Args:
         table: the head of the payload and its table, ``table_bytes`` bytes.
@@ -43,7 +43,7 @@ class BlockTable:
         block_frames: frames in each block but the last of a channel.
         lengths: frames of each block, those of channel 0 first, int64.
         coded: which blocks are entropy-coded; the others are plain.
-        sizes: bytes of each block, int64; they lie one after the other behind the table.
+        sizes: bytes of each block, int64; one after the other behind the table.
         payload_size: bytes of the whole payload.
 
     Raises:
@@ -99,8 +99,8 @@ def payload_size(
     """Bytes that a payload should have.
 
     Args:
-        file: stands at its beginning; only the table is read.
-        available: bytes that there are. If the table does not fit, the result is what it takes.
+        file: at the start of the payload; only the table is read.
+        available: bytes of payload. If the table is longer, its length is returned.
 
     Raises:
         CodesError: the payload says something impossible.
@@ -114,7 +114,7 @@ def payload_size(
 
 
 def read_table(file: BinaryIO, channels: int, frames: int, codebook_size: int) -> BlockTable:
-    """The table of a payload that ``payload_size`` found whole; ``file`` stands at its beginning.
+    """The table of a payload that ``payload_size`` found whole; ``file`` is at its start.
 
     Raises:
         CodesError: the payload says something impossible.
@@ -132,7 +132,7 @@ def encode_blocks(
     Args:
         indices: integers (channels, frames), each below the prior's codebook size.
         prior: predicts the codes.
-        block_frames: 1 to 16384; every block but the last of a channel has as many frames.
+        block_frames: 1 to 16384; frames of every block but the last of a channel.
     """
     blocks = [
         row[start : start + block_frames]
@@ -155,7 +155,7 @@ def _encode_coded(blocks: list[np.ndarray], prior: CausalPrior) -> Iterator[byte
     padded = np.zeros((len(blocks), max(map(len, blocks))), np.int64)
     for row, block in zip(padded, blocks):
         row[: len(block)] = block
-    # Causal: what fills a row up changes nothing before it.
+    # The prior is causal, so padding changes nothing before it.
     for block, starts, counts in zip(blocks, *prior.intervals(padded)):
         starts, counts = (part[: len(block)].reshape(-1).tolist() for part in (starts, counts))
         yield rans.encode(starts, counts).ljust(int(_least_bytes(len(block))), b"\0")
@@ -165,7 +165,7 @@ def decode_blocks(payload: bytes, table: BlockTable, prior: CausalPrior) -> np.n
     """The indices of a payload of the right size, int32 (blocks x frames,), channel by channel.
 
     Raises:
-        CodesError: a block is not what ``encode_blocks`` makes, or the prior is another one.
+        CodesError: a block is not what ``encode_blocks`` makes, or it is for another prior.
     """
     chosen = range(len(table.lengths))
     parts = _decode(table, chosen, prior, lambda index: table.block(payload, index))
@@ -212,7 +212,7 @@ def _decode(
     parts: list[np.ndarray] = []
     for first in range(0, len(chosen), _BATCH):
         batch = chosen[first : first + _BATCH]
-        # The longest first, so that those that end leave from the end.
+        # Longest first, so that finished blocks are the last rows.
         coded = sorted((i for i in batch if table.coded[i]), key=lambda i: -table.lengths[i])
         decoded = dict(zip(coded, _decode_coded(table, coded, list(map(fetch, coded)), prior)))
         for i in batch:
@@ -225,7 +225,7 @@ def _decode(
 def _decode_coded(
     table: BlockTable, blocks: list[int], strings: list[bytes], prior: CausalPrior
 ) -> list[np.ndarray]:
-    """The codes of entropy-coded blocks, the longest of which stands first."""
+    """The codes of entropy-coded blocks, sorted by length, longest first."""
     if not blocks:
         return []
     lengths = table.lengths[blocks]
@@ -248,9 +248,9 @@ def _decode_coded(
 
 
 def _least_bytes(frames: int | np.ndarray) -> int | np.ndarray:
-    """The fewest bytes of an entropy-coded block; zeros fill it up to that.
+    """The least size of an entropy-coded block, to which it is padded with zeros.
 
-    So a file cannot stand for more than 64 frames in 2 bytes, and a forged one makes a reader do
-    no more than its size warrants.
+    This limits a file to 64 frames per 2 bytes, so that a small forged file cannot make a reader
+    work for hours.
     """
     return 4 + 2 * (frames // 64)

@@ -32,7 +32,7 @@ _CODES_ID = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """What an encoder makes of one recording: one index per channel and frame, or several.
+    """The codes of one recording: one index per channel and frame, or several.
 
     Two objects are equal when every field and every index is equal.
 
@@ -154,8 +154,8 @@ class Codes:
         """Return the content of a ``.codes`` file; equal codes give equal bytes.
 
         Args:
-            coding: "entropy", which gives way to fixed width where there is no prior for such
-                codes or it would save nothing; or "fixed".
+            coding: "entropy", which falls back to fixed width if there is no prior for such codes
+                or nothing would be saved; or "fixed".
 
         Raises:
             CodesError: another coding.
@@ -178,7 +178,7 @@ class Codes:
     def from_bytes(cls, data: bytes) -> Codes:
         """Read the content of a ``.codes`` file.
 
-        Nothing is allocated for the indices before length, CRC and header are found sound.
+        Length, CRC and header are checked before memory for the indices is allocated.
 
         Raises:
             CodesError: the bytes are not a whole, undamaged file of a known version.
@@ -209,7 +209,7 @@ class Codes:
         except UnknownPriorError:
             raise
         except CodesError as error:
-            # The CRC fits, so this is what the writer wrote: copying again would not help.
+            # The CRC fits, so the file was written like this: copying it again would not help.
             raise CodesError(
                 f"the file was written wrongly ({error}); encode the recording again"
             ) from error
@@ -254,7 +254,7 @@ class Codes:
                 return cls.from_bytes(file.read(size))
         except CodesError as error:
             raise CodesError(f"{_one_line(path)}: {error}") from error
-        # ValueError is what a path with a null character gives.
+        # A path with a null character raises ValueError.
         except (OSError, ValueError) as error:
             raise CodesError(
                 f"{_one_line(path)}: cannot be read ({_reason(error)}); check the path"
@@ -277,7 +277,7 @@ def _as_int(name: str, value: object) -> int:
 
 
 def _one_line(path: str | os.PathLike[str]) -> str:
-    """The path as text, escaped if it would not print on one line."""
+    """The path, escaped if it does not print on one line."""
     text = os.fspath(path)
     return text if text.isprintable() else repr(text)
 

@@ -61,7 +61,7 @@ class CodesFile:
                     f"{self._name}: not a regular file; give the path of a .codes file"
                 )
             return Path(path).open("rb")
-        # ValueError is what a path with a null character gives.
+        # A path with a null character raises ValueError.
         except (OSError, ValueError) as error:
             if isinstance(error, CodesError):
                 raise

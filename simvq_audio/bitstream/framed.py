@@ -1,7 +1,7 @@
-"""The framed form of codes: packets for a recording that is still going on.
+"""The framed form of codes: packets for live recordings.
 
-Each packet is checked and decoded on its own, so that lost, doubled or reordered ones do no harm
-to the others. The layout is described in ``docs/file-format.md``.
+Each packet is checked and decoded independently, so that lost, repeated or reordered packets do
+not affect the others. The layout is described in ``docs/file-format.md``.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ MAX_PACKET_FRAMES = 4096
 _KIND_HEAD, _KIND_FRAMES, _KIND_END = 0, 1, 2
 _MAX_FRAMES = 2**32 - 1
 _MAX_SAMPLES = 2**40 - 1
-# What coding 2 puts in front of its indices, at most.
+# At most, the bytes before the indices of coding 2.
 _PAYLOAD_HEAD_BYTES = 1 + MAX_CODEBOOKS * _SIZE_BYTES
 
 
 @dataclass(frozen=True)
 class StreamHead:
-    """What all packets of a stream have in common.
+    """The properties of a stream, from its head packet.
 
     Attributes:
         channels: 1 to 255.
@@ -82,7 +82,7 @@ class StreamHead:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an array of indices, without its last axis, which is frames."""
+        """Shape of an array of indices without its last axis, frames."""
         inner = () if len(self.codebook_sizes) == 1 else (len(self.codebook_sizes),)
         return (self.channels, *inner)
 
@@ -92,8 +92,8 @@ class Frames:
     """The codes of some frames, still packed.
 
     Attributes:
-        first: number of the first frame; that of the recording's first is 0.
-        count: how many there are, 1 to 4096.
+        first: number of the first frame, counted from 0.
+        count: number of frames, 1 to 4096.
         coding: payload coding, as in a file.
         payload: as in a file of these frames alone.
     """
@@ -107,7 +107,7 @@ class Frames:
         """Unpack into int32 (channels, frames), or (channels, codebooks, frames).
 
         Raises:
-            CodesError: the payload is not what the head and the number of frames ask for.
+            CodesError: the payload does not fit the head and the number of frames.
         """
         sizes = head.codebook_sizes
         if (self.coding == SEVERAL) != (len(sizes) > 1) or self.coding not in CODINGS:
@@ -135,7 +135,7 @@ class End:
 
     Attributes:
         num_frames: of the whole recording.
-        num_samples: a channel, at the recording's sample rate.
+        num_samples: per channel, at the recording's sample rate.
     """
 
     num_frames: int
@@ -147,9 +147,9 @@ class Packet:
     """One packet.
 
     Attributes:
-        stream: tells streams apart that arrive in one place.
+        stream: number of the stream, for receivers of several.
         sequence: counts the packets of a stream, from 0.
-        body: None if its kind is not known to this version.
+        body: None if this version does not know its kind.
     """
 
     stream: int
@@ -161,8 +161,8 @@ class PacketWriter:
     """Makes the packets of one stream; each method returns whole packets.
 
     Args:
-        head: what the packets have in common.
-        coding: "fixed", or "entropy", which is chosen for each packet that it makes smaller.
+        head: of the stream.
+        coding: "fixed", or "entropy" for packets that it makes smaller.
         stream: 0 to 65535, for receivers of several streams.
 
     Attributes:
@@ -182,7 +182,7 @@ class PacketWriter:
         self._most = min(MAX_PACKET_FRAMES, room // (head.channels * bits))
 
     def head(self) -> bytes:
-        """The head. It goes first; over a network it may be repeated."""
+        """The head. It is sent first, and may be repeated."""
         head = self._head
         sizes = b"".join((size - 1).to_bytes(_SIZE_BYTES, "big") for size in head.codebook_sizes)
         rate = head.sample_rate.to_bytes(3, "big")
@@ -192,7 +192,7 @@ class PacketWriter:
         return self._packet(_KIND_HEAD, body + sizes)
 
     def frames(self, indices: np.ndarray) -> bytes:
-        """The next frames: one packet, or several if there are too many for one, or none.
+        """The next frames, in as many packets as they need.
 
         Args:
             indices: (channels, frames), or (channels, codebooks, frames).
@@ -225,10 +225,10 @@ class PacketWriter:
 
 
 class PacketReader:
-    """Finds packets in bytes that arrive in pieces; holds at most one packet of them.
+    """Finds packets in bytes that arrive in pieces; keeps at most one packet in memory.
 
     Attributes:
-        skipped: bytes so far that were part of no sound packet.
+        skipped: bytes so far that were not part of a sound packet.
     """
 
     def __init__(self) -> None:
@@ -266,7 +266,7 @@ class PacketReader:
                 break
             packet = _parse(bytes(held[at : at + size]))
             if packet is None:
-                # Only the sync, since what looked like a packet may hold a real one.
+                # Skip the sync only, since the false packet may contain a real one.
                 self.skipped += len(SYNC)
                 at += len(SYNC)
             else:
@@ -277,7 +277,7 @@ class PacketReader:
 
 
 def parse_packet(data: bytes) -> Packet | None:
-    """The one packet that a datagram holds, or None if it is damaged.
+    """The packet in a datagram, or None if it is damaged.
 
     Raises:
         CodesError: it is of a later version.
@@ -288,7 +288,7 @@ def parse_packet(data: bytes) -> Packet | None:
 
 
 def _packet_size(data: bytes | bytearray, at: int) -> int | None:
-    """Bytes of the packet that begins here; more than there are if too few to tell; None: none."""
+    """Bytes of the packet that begins here; more than there are if unknown; None if none begins."""
     if len(data) - at < PACKET_HEADER_BYTES:
         return PACKET_HEADER_BYTES
     front = bytes(data[at : at + _FRONT.size])
@@ -301,7 +301,7 @@ def _packet_size(data: bytes | bytearray, at: int) -> int | None:
 
 
 def _parse(data: bytes) -> Packet | None:
-    """A packet from bytes of the right number, or None if it is damaged."""
+    """A packet from bytes of the right length, or None if it is damaged."""
     if _CRC.unpack_from(data, len(data) - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
         return None
     _, _, kind, stream, sequence, _ = _FRONT.unpack_from(data)

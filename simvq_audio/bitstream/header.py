@@ -1,4 +1,4 @@
-"""The header of a ``.codes`` file, and all that can be told without decoding the payload.
+"""The header of a ``.codes`` file, and what it says about the payload.
 
 The layout is described in ``docs/file-format.md``.
 """
@@ -70,7 +70,7 @@ class Header(NamedTuple):
 def check_fields(
     channels: int, frames: int, codebook_size: int, sample_rate: int, num_samples: int
 ) -> None:
-    """Raise CodesError if a number is outside what the format or this library allows."""
+    """Raise CodesError if a number is outside the limits of the format or this library."""
     for name, value, low, high in (
         ("channel count", channels, 1, MAX_CHANNELS),
         ("frame count", frames, 0, _MAX_FRAMES),
@@ -88,7 +88,7 @@ def check_fields(
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """Read the header and check what can be told without decoding: magic, version, length.
+    """Read the header; check magic, version, coding and length.
 
     Args:
         file: at its beginning; of the payload, only what its length depends on is read.
@@ -100,7 +100,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     head = file.read(HEADER_BYTES)
     if head[:3] == STREAM_MAGIC:
         raise CodesError("a stream of packets, not a .codes file; to decode it, add --stream")
-    # A file cut inside the magic is still better called truncated than foreign.
+    # A file cut inside the magic is called truncated, not foreign.
     if head[:4] != MAGIC[: len(head)]:
         raise CodesError("not a .codes file; give a file that the encoder wrote")
     if len(head) > 4 and head[4] != VERSION:
@@ -148,7 +148,7 @@ class Layout:
         coding: "fixed" or "entropy".
         prior_id: 8 hexadecimal digits of the prior; None at fixed width.
         blocks: entropy-coded blocks and plain ones, over all channels; 0 at fixed width.
-        plain_blocks: those among them that entropy coding would not have made smaller.
+        plain_blocks: those in fixed width, which entropy coding would not have made smaller.
     """
 
     coding: str
@@ -158,7 +158,7 @@ class Layout:
 
 
 def read_layout(path: str | os.PathLike[str]) -> Layout:
-    """How the indices of a sound ``.codes`` file are packed; none of them is decoded.
+    """How the indices of a sound ``.codes`` file are packed, without decoding any.
 
     Raises:
         CodesError: as for ``Codes.load``, if header or length are wrong.

@@ -9,9 +9,8 @@ from simvq_audio.errors import CodesError
 MAX_BITS = 24
 MAX_CODEBOOK_SIZE = 262144
 
-# Bits are spread out to one byte each while they are moved, 32 bytes per index, so work goes in
-# blocks of about 2 MB. A multiple of 8 indices fills whole bytes at any width, so that blocks can
-# simply be put one after the other.
+# Every bit takes a byte while it is moved, 32 bytes per index, so the work is done in blocks of
+# 2 MB. A multiple of 8 indices fills whole bytes at any width, so blocks can be concatenated.
 _BLOCK = 1 << 16
 
 
@@ -27,7 +26,7 @@ def check_codebook_size(size: int) -> None:
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Bytes that ``count`` indices of ``bits`` bits take, the last byte padded."""
+    """Bytes that ``count`` indices of ``bits`` bits take, with the last byte padded."""
     return (count * bits + 7) // 8
 
 
@@ -87,7 +86,7 @@ def unpack_indices(payload: bytes, count: int, bits: int) -> np.ndarray:
             f"{count} indices of {bits} bits take {packed_size(count, bits)} bytes, but the "
             f"payload has {len(payload)}; copy it again"
         )
-    # One sequence of indices has one packed form; free padding bits would break that.
+    # Equal indices have equal bytes, so padding bits must be zero.
     padding = 8 * len(payload) - count * bits
     if padding and payload[-1] & ((1 << padding) - 1):
         raise CodesError("the padding bits after the last index are not zero; encode it again")

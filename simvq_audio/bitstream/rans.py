@@ -40,8 +40,8 @@ def encode(starts: Sequence[int], counts: Sequence[int]) -> bytes:
 class Decoder:
     """Decodes several independent strings of ``encode`` side by side, symbol by symbol.
 
-    Strings at the end may leave, the longer ones go on: ``next`` takes as many tables as are left.
-    Reading beyond the end of a string gives zeros; ``finish`` tells that it happened.
+    Strings at the end may finish before the others: ``next`` takes a table for each that is left.
+    Reading beyond the end of a string gives zeros; ``finish`` detects it.
 
     Raises:
         CodesError: a string is shorter than its state, cuts a word, or has an impossible state.
@@ -51,7 +51,7 @@ class Decoder:
         if any(len(string) < 4 or len(string) % 2 for string in strings):
             raise CodesError("an entropy-coded block has an impossible length")
         self._sizes = np.array([len(string) // 2 for string in strings])
-        # One zero at the end of each row is what is read beyond it.
+        # One zero at the end of each row is read beyond its end.
         self._words = np.zeros((len(strings), self._sizes.max(initial=0) + 1), np.int64)
         for row, string in zip(self._words, strings):
             row[: len(string) // 2] = np.frombuffer(string, ">u2")
@@ -89,7 +89,7 @@ class Decoder:
         return symbol
 
     def finish(self) -> np.ndarray:
-        """Check that the coder is back where it began, and that nothing but zeros is left over.
+        """Check that the state is back at its start, and that only zeros are left.
 
         Returns:
             bytes read of each string, int64 (strings,).

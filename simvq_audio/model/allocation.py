@@ -36,17 +36,17 @@ _DRAWN = {torch.rand, torch.randn}
 
 
 class AllocationLimitError(Exception):
-    """More numbers were asked for than the limit allows."""
+    """A module would have more numbers than the limit allows."""
 
 
 @contextmanager
 def allocation_limit(numbers: int) -> Iterator[None]:
-    """Refuse to make tensors of more than ``numbers`` elements in all, before they are made.
+    """Limit the elements of all tensors made in the block, before they are allocated.
 
-    It counts what layers make their parameters of: ``torch.empty``, ``torch.randn`` and the like.
+    Counts the calls that layers make parameters with: ``torch.empty``, ``torch.randn`` and others.
 
     Raises:
-        AllocationLimitError: the block asks for more.
+        AllocationLimitError: they exceed ``numbers``.
     """
     with _Limit(numbers):
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# As in the published training code; without effect in evaluation mode.
+# As in the published training code; no effect in evaluation mode.
 _DROPOUT = 0.1
 
 
@@ -44,7 +44,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, dim, frames) -> the same."""
         y = self.norm(x)
-        # (batch, 1 head, frames, dim): the fused kernels never hold all frames x frames weights.
+        # (batch, 1 head, frames, dim): fused kernels do not store all frames x frames weights.
         q, k, v = (layer(y).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(y.squeeze(1).transpose(1, 2))

@@ -28,7 +28,7 @@ class Reconstruction(NamedTuple):
     Attributes:
         waveform: (batch, samples) as long as the input.
         latent: (batch, latent_dim, frames), before the quantiser.
-        quantized: None where the quantiser was passed by.
+        quantized: None if the quantiser was bypassed.
     """
 
     waveform: Tensor
@@ -44,17 +44,17 @@ class Autoencoder(nn.Module):
         self.config = config
         width = config.quantizer.latent_dim
         self.encoder = _ENCODERS[config.encoder.kind](config.encoder, width)
-        # Before the quantiser: equal seeds give equal decoders whatever quantiser is between.
+        # Built before the quantiser, so that equal seeds give equal decoders with any quantiser.
         decoder = VocosDecoder(config.decoder, width)
         self.quantizer = make_quantizer(config.quantizer)
         self.decoder = decoder
         self._frozen: frozenset[str] = frozenset()
 
     def freeze(self, parts: Iterable[str]) -> None:
-        """Keep some of ``PARTS`` as they are: no gradients for their weights, evaluation mode.
+        """Freeze some of ``PARTS``: no gradients for their weights, evaluation mode.
 
-        A frozen encoder computes in float32 whatever the precision of training, so that the
-        decoder learns from the codes that it will get.
+        A frozen encoder computes in float32 at any training precision, so that the decoder is
+        trained on the codes that it will get.
         """
         self._frozen = frozenset(parts)
         for part in self._frozen:
@@ -68,7 +68,7 @@ class Autoencoder(nn.Module):
         return self
 
     def forward(self, waveform: Tensor, quantize: bool = True) -> Reconstruction:
-        """Code and decode (batch, samples); with ``quantize=False`` the latent goes through."""
+        """Code and decode (batch, samples); ``quantize=False`` bypasses the quantiser."""
         coded = {"encoder", "quantizer"} <= self._frozen
         with _constant(waveform) if "encoder" in self._frozen else nullcontext():
             latent = self.encoder(waveform)
@@ -90,7 +90,7 @@ class Autoencoder(nn.Module):
         """(batch, samples) -> (batch, latent_dim, frames), frames = ceil(samples / hop_length).
 
         Args:
-            lengths: (batch,) sample counts of the items; each is coded as it would be alone.
+            lengths: (batch,) sample counts of the items; each is coded as if alone.
         """
         return self.encoder(waveform, lengths)
 
@@ -105,7 +105,7 @@ class Autoencoder(nn.Module):
         """(batch, latent_dim, frames) -> (batch, frames * hop_length).
 
         Args:
-            frames: (batch,) frame counts of the items; each is decoded as it would be alone.
+            frames: (batch,) frame counts of the items; each is decoded as if alone.
         """
         return self.decoder(latent, frames)
 

@@ -1,7 +1,7 @@
 """ConvNeXt blocks at frame rate, the body of both encoder and decoder.
 
-Tensors are (batch, frames, channels) here: every layer but the depthwise convolution is a matrix
-product over channels, and stays one without copies.
+Tensors are (batch, frames, channels), so that every layer but the depthwise convolution is a matrix
+product over channels without copies.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, frames, dim) -> the same; ``mask`` (batch, frames, 1) zeroes what lies outside.
 
-        The mask makes frames beyond an item's end look like the convolution's zero padding, so an
-        item gives the same result alone and in a batch of longer ones.
+        The mask turns frames beyond an item's end into zero padding, so an item has the same result
+        alone and in a batch with longer ones.
         """
         y = x if mask is None else x * mask
-        # As a 2-D convolution of height 1: oneDNN's depthwise kernels are faster for it.
+        # As a 2-D convolution of height 1, for which oneDNN's depthwise kernels are faster.
         y = F.conv2d(
             y.transpose(1, 2).unsqueeze(2),
             self.dwconv.weight.unsqueeze(2),

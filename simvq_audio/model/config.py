@@ -33,9 +33,9 @@ class SpectralEncoderConfig:
         hop_length: samples per frame.
         compression: power that magnitudes are raised to before the first layer.
         dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
-        bins: how many STFT bins the first layer sees, from 0 Hz on; None: all n_fft / 2 + 1. What
-            lies above is left to the decoder to infer: where speech of several bandwidths is
-            coded, a code that has to tell them apart says less about the speech.
+        bins: number of STFT bins that the first layer sees, from 0 Hz; None: all n_fft / 2 + 1. The
+            decoder must infer what is above. Codes then do not depend on the bandwidth of the
+            recording, and say more about the speech.
     """
 
     kind: Literal["spectral"] = "spectral"
@@ -63,10 +63,10 @@ class SeanetEncoderConfig:
 
     Attributes:
         filters: channels after the first convolution; doubled at each stride.
-        strides: in the order that the waveform meets them; their product is the hop length.
+        strides: of the stages in order; their product is the hop length.
         kernel_size, last_kernel_size, residual_kernel_size: in samples of their stage.
-        compress: how much narrower the residual blocks are inside.
-        lstm_layers: layers of the LSTM behind the last stage.
+        compress: factor by which the residual blocks are narrower inside.
+        lstm_layers: layers of the LSTM after the last stage.
     """
 
     kind: Literal["seanet"] = "seanet"
@@ -102,7 +102,7 @@ class VocosDecoderConfig:
     Attributes:
         dim, hidden_dim, blocks, kernel_size: the ConvNeXt stack.
         attention_prenet: put WavTokenizer's residual and attention blocks before the stack. They
-            see the whole utterance, so the decoder's receptive field is no longer finite.
+            see the whole utterance, so the decoder's receptive field is not finite.
         n_fft: inverse STFT window in samples.
         hop_length: samples per frame; must be the encoder's.
     """
@@ -130,7 +130,7 @@ class ModelConfig:
     """A whole codec model.
 
     Attributes:
-        name: what ``simvq-audio models`` and ``info`` call it.
+        name: shown by ``simvq-audio models`` and ``info``.
         sample_rate: in Hz; every input is resampled to it.
     """
 
@@ -177,10 +177,9 @@ class ModelConfig:
 
 
 def without_training_settings(values: Any) -> Any:
-    """A configuration as older model files hold it, without what is no part of the model.
+    """A configuration from an older model file, without settings that are not part of the model.
 
-    Until version 0.2 these were the weight of a training loss, and how far pieces overlap where a
-    decoder's receptive field is not finite.
+    Before version 0.2 these were the weight of a training loss, and the overlap of pieces.
     """
     values = _without(values, "quantizer", "commitment")
     return _without(values, "decoder", "overlap_frames")

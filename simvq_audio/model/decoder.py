@@ -1,4 +1,4 @@
-"""The decoder of the published model and of the first compact one: ConvNeXt, inverse STFT."""
+"""The decoder: ConvNeXt blocks and an inverse STFT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simvq_audio.model.config import VocosDecoderConfig
 from simvq_audio.model.frames import IstftHead
 from simvq_audio.model.streaming import Stream, WindowedStream
 
-# Context on either side of a piece where the receptive field is not finite.
+# Context on both sides of a piece if the receptive field is not finite.
 OVERLAP_FRAMES = 150
 
 
@@ -41,8 +41,8 @@ class VocosDecoder(nn.Module):
         """(batch, latent_dim, frames) -> (batch, frames * hop_length) waveform.
 
         Args:
-            frames: (batch,) frame counts of items that are shorter than the batch; each item's
-                samples are then what they would be alone, and what follows its end is undefined.
+            frames: (batch,) frame counts of items of unequal length; each item has the samples that
+                it would have alone; those beyond its end are undefined.
         """
         if latent.shape[-1] == 0:
             return latent.new_zeros(latent.shape[0], 0)
@@ -68,7 +68,7 @@ class VocosDecoder(nn.Module):
     def stream(self) -> Stream:
         """A stream from latent (batch, latent_dim, frames) to waveform.
 
-        Exact for any cutting when the receptive field is finite; otherwise every piece is decoded
-        with ``OVERLAP_FRAMES`` frames of context on either side.
+        Exact for any pieces if the receptive field is finite; otherwise every piece is decoded with
+        ``OVERLAP_FRAMES`` frames of context on both sides.
         """
         return WindowedStream(self, self.context_frames, 1, self.hop_length)

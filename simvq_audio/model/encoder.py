@@ -1,4 +1,4 @@
-"""The compact model's encoder: all of its work happens at frame rate."""
+"""The compact model's encoder, which works at frame rate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from simvq_audio.model.streaming import Stream, WindowedStream
 class SpectralEncoder(nn.Module):
     """STFT -> compressed magnitude, real and imaginary parts -> ConvNeXt blocks -> latent.
 
-    The magnitude stands beside the complex parts because the first layer is linear and could not
-    form it; the complex parts let the model keep what it can of the phase.
+    The first layer is linear and could not compute the magnitude from the complex parts; the
+    complex parts carry the phase.
     """
 
     def __init__(self, config: SpectralEncoderConfig, latent_dim: int) -> None:
@@ -56,10 +56,10 @@ class SpectralEncoder(nn.Module):
         if lengths is not None:
             mask = frame_mask((lengths + self.hop_length - 1) // self.hop_length, frames)
         x = self.stack(self.embed(features), mask)
-        # The latent leaves in float32: a code must not depend on the precision of the last layer.
+        # The latent is float32: codes must not depend on the precision of the last layer.
         with torch.autocast(waveform.device.type, enabled=False):
             return self.out(x.to(torch.promote_types(x.dtype, torch.float32))).transpose(1, 2)
 
     def stream(self) -> Stream:
-        """A stream from waveform (batch, samples) to latent, exact for any cutting."""
+        """A stream from waveform (batch, samples) to latent, exact for any pieces."""
         return WindowedStream(self, self.context_frames, self.hop_length, 1)

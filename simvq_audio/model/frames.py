@@ -1,6 +1,6 @@
-"""Between waveform and frames: a framed STFT going in, an inverse STFT head coming out.
+"""A framed STFT and an inverse STFT head.
 
-Both use "same" padding: ``frames`` frames stand for exactly ``frames * hop_length`` samples, frame
+Both use "same" padding: ``frames`` frames are exactly ``frames * hop_length`` samples, frame
 ``t`` centred on samples ``t * hop_length`` to ``(t + 1) * hop_length``, zeros beyond the ends.
 """
 
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A louder bin than any recording has; it keeps an untrained head finite.
+# Louder than any bin of a recording; keeps an untrained head finite.
 MAX_MAGNITUDE = 100.0
 
 
 def frame_count(samples: int, hop_length: int) -> int:
-    """Frames that cover ``samples`` samples; the last one may be part silence."""
+    """Frames that cover ``samples`` samples; the last one may be padded with silence."""
     return -(-samples // hop_length)
 
 
@@ -81,8 +81,8 @@ class FramedIstft(nn.Module):
 class IstftHead(nn.Module):
     """A linear layer to log-magnitude and phase, then the inverse STFT with "same" padding.
 
-    Source: Siuzdak, "Vocos" (arXiv 2306.00814): magnitudes are clipped at 100, the phase is used
-    through its cosine and sine, so it needs no unwrapping.
+    Source: Siuzdak, "Vocos" (arXiv 2306.00814): magnitudes are clipped at 100, only cosine and
+    sine of the phase are used, so it needs no unwrapping.
     """
 
     def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
@@ -96,7 +96,7 @@ class IstftHead(nn.Module):
 
         ``mask`` (batch, frames, 1) keeps frames beyond an item's end out of its last samples.
         """
-        # In half precision the phase would be good to a few degrees only.
+        # In half precision the phase would be exact to a few degrees only.
         with torch.autocast(x.device.type, enabled=False):
             log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
             spectrum = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)

@@ -1,8 +1,8 @@
-"""What codes and models are called: short hashes of what they are made of.
+"""Names of codes and models: short hashes.
 
-``codes_id`` covers what gives an index its meaning, and ``.codes`` files carry it: models that
-share it decode each other's codes. ``model_id`` covers everything that rebuilds the model and says
-which weights made a result. Settings that only training or chunking reads are in neither.
+``codes_id``, named in ``.codes`` files, covers what gives an index its meaning: models that share
+it decode each other's codes. ``model_id`` covers everything that rebuilds the model, and records
+which weights made a result.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ QUANTIZER_PREFIX = "quantizer."
 def codes_id(config: ModelConfig, tensors: Mapping[str, Any]) -> str:
     """12 hexadecimal digits for the meaning of an index.
 
-    The quantiser's tensors are hashed as they are stored: a product such as SimVQ's W(C) is
-    rounded differently from machine to machine.
+    The quantiser's stored tensors are hashed, since a product such as SimVQ's W(C) is rounded
+    differently on different machines.
 
     Args:
-        tensors: NumPy arrays or CPU tensors by name; those of the quantiser count, in any
-            precision that holds their values.
+        tensors: NumPy arrays or CPU tensors by name; those of the quantiser are hashed, in
+            any precision that represents their values.
     """
     layout = {
         "sample_rate": config.sample_rate,
@@ -43,7 +43,7 @@ def model_id(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
     """12 hexadecimal digits for a whole model.
 
     Args:
-        config: ``ModelConfig.to_dict()``; the name is a label and does not count.
+        config: ``ModelConfig.to_dict()``; the name is not hashed.
         tensors: all of the model's, as for ``codes_id``.
     """
     values = copy.deepcopy(dict(config))
@@ -53,10 +53,10 @@ def model_id(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
 
 
 def fingerprint_of_format_1(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
-    """What files of format 1 name, in the place of both: a hash of all tensors and settings.
+    """The name in files of format 1, instead of both: a hash of all tensors and settings.
 
     Args:
-        config: as it is written in the file.
+        config: as stored in the file.
     """
     return _digest({name: value for name, value in config.items() if name != "name"}, tensors)
 

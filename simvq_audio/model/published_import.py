@@ -1,9 +1,9 @@
-"""Published SimVQ checkpoints (Lightning files of youngsheen/SimVQ) as model files of ours.
+"""Published SimVQ checkpoints (Lightning files of youngsheen/SimVQ) to model files.
 
 A checkpoint holds, under ``state_dict``, the trained tensors; the moving average of the same ones
-under ``model_ema.`` with the dots taken out of each name; the frozen codebook basis and the Hann
-window, which have no average; and what decoding never needs: the losses with their discriminators
-(``loss.``) and a SEANet decoder that the published model builds and never calls (``decoder.``).
+under ``model_ema.``, without the dots in their names; the frozen codebook basis and the Hann
+window, which have no average; and what decoding does not need: losses and discriminators
+(``loss.``) and a SEANet decoder that the published model never calls (``decoder.``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNUSED = ("loss.", "decoder.", "model_ema.loss", "model_ema.decoder")
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-# Ours -> published, by the beginning of the name; what depends on the strides is further down.
+# Our prefix -> published prefix; those that depend on the strides are added below.
 _PREFIXES = (
     ("encoder.first.", "encoder.model.0.conv."),
     ("quantizer.basis", _BASIS),
@@ -90,17 +90,17 @@ def published(codebook_size: int = 4096) -> ModelConfig:
 def import_published(checkpoint: Path, out: Path, *, raw: bool = False) -> ImportSummary:
     """Write the model file ``out`` from a published checkpoint, at any codebook size.
 
-    The checkpoint is mapped, not read, and only what is used is looked at, so that optimiser
-    states and discriminators take no memory. Nothing in it is executed.
+    The checkpoint is memory-mapped, so that optimiser states and discriminators take no memory.
+    Nothing in it is executed.
 
     Args:
-        raw: take the weights of the last step, not their moving average.
+        raw: use the weights of the last step, not their moving average.
 
     Raises:
-        ModelError: ``checkpoint`` cannot be read, is no such file, needs code to be executed, or
+        ModelError: ``checkpoint`` cannot be read, is not such a file, needs code to be executed, or
             holds tensors that are missing, unexpected, of another shape, not floating point or
-            not finite; all of them are named. Also when there is no moving average and ``raw`` is
-            not set, or the window is not the one that this package decodes with.
+            not finite; all of them are named. Also if there is no moving average and ``raw`` is not
+            set, or the window is not the one that this package decodes with.
         OSError: ``out`` cannot be written.
     """
     tensors = _read_tensors(checkpoint)
@@ -168,7 +168,7 @@ def _read_tensors(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} cannot be read without executing code that it names{what}; "
             "it is refused, since that code could do anything"
         ) from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
+    except Exception as error:  # a damaged pickle can raise anything
         raise ModelError(f"{checkpoint} is damaged or not a PyTorch checkpoint") from error
     tensors = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
@@ -177,7 +177,7 @@ def _read_tensors(checkpoint: Path) -> dict[str, Any]:
 
 
 def _codebook_size(tensors: dict[str, Any]) -> int:
-    """Entries of the basis; where it is missing or no matrix, what the usual model has."""
+    """Entries of the basis; of the usual model if the basis is missing or not a matrix."""
     basis = tensors.get(_BASIS)
     if isinstance(basis, Tensor) and basis.ndim == 2:
         return basis.shape[0]
@@ -192,10 +192,9 @@ def _select(
     config: ModelConfig,
     raw: bool,
 ) -> dict[str, Tensor]:
-    """Our names with the tensors that they get, after every check.
+    """Tensors by our names, after all checks.
 
-    The plain tensors are looked for whichever source is asked for: a Lightning file always has
-    them, so that a gap there means a damaged or another file.
+    The plain tensors must be there for both sources: every Lightning file has them.
 
     Raises:
         ModelError: see ``import_published``.
@@ -217,7 +216,7 @@ def _select(
     looked_at = {*used.values(), _WINDOW}
 
     faults: dict[str, list[str]] = {}
-    # Dotless names are hard to look for, so the plain name stands beside.
+    # Names without dots are hard to read, so the plain name is added.
     plain = {average: f"{average} ({theirs})" for theirs, average in averages.items()}
     for name, shape in wanted:
         fault = _fault(tensors, name, shape, name in looked_at)
@@ -252,7 +251,7 @@ def _fault(
     if tuple(value.shape) != shape:
         return "of another shape"
     if look_at_values:
-        # Unlike isfinite, this needs no memory beside the tensor's own.
+        # Unlike isfinite, this needs no further memory.
         extremes = torch.stack(torch.aminmax(value.detach()))
         if not extremes.float().isfinite().all():
             return "not finite"

@@ -28,10 +28,10 @@ def as_image(waveform: Tensor) -> Tensor:
 
 
 class CausalConv(nn.Module):
-    """Weight-normalised convolution that pads by reflection, all but the stride's rest on the left.
+    """Weight-normalised convolution that pads by reflection, mostly on the left.
 
-    ``length`` inputs give ceil(length / stride) outputs. The kernel is at least twice the stride,
-    or the stride is 1: then the right padding is never wider than the left one.
+    ``length`` inputs give ceil(length / stride) outputs. The kernel is at least twice the stride
+    unless the stride is 1, so the right padding is never wider than the left one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
@@ -93,11 +93,11 @@ class Stage(nn.Module):
 
 
 class SeanetEncoder(nn.Module):
-    """Convolution, one stage a stride, LSTM with a skip, convolution to the latent.
+    """Convolution, a stage for each stride, LSTM with a skip, convolution to the latent.
 
     Attributes:
         hop_length: samples per frame.
-        latent_dim: channels that leave.
+        latent_dim: channels of the output.
     """
 
     def __init__(self, config: SeanetEncoderConfig, latent_dim: int) -> None:
@@ -126,8 +126,8 @@ class SeanetEncoder(nn.Module):
         counts = lengths.tolist()
         if all(count == waveform.shape[-1] for count in counts):
             return self._encode(waveform)
-        # The reflection at an item's end depends on its length in every strided layer, so a batch
-        # of unequal items has no common padding.
+        # The reflection at an item's end depends on its length in every strided layer, so items of
+        # unequal length have no common padding.
         frames = frame_count(waveform.shape[-1], self.hop_length)
         latents = [
             self._encode(item[None, :count]) for item, count in zip(waveform, counts, strict=True)
@@ -142,7 +142,7 @@ class SeanetEncoder(nn.Module):
             x = stage(x)
         x = x.squeeze(2).transpose(1, 2)
         x = (self.lstm(x)[0] + x).transpose(1, 2).unsqueeze(2)
-        # The latent leaves in float32: a code must not depend on the precision of the last layer.
+        # The latent is float32: codes must not depend on the precision of the last layer.
         with torch.autocast(waveform.device.type, enabled=False):
             return self.last(F.elu(x.float())).squeeze(2)
 
@@ -156,9 +156,9 @@ class SeanetEncoder(nn.Module):
                 parametrize.remove_parametrizations(module, "weight")
 
     def stream(self) -> Stream:
-        """A stream from waveform (batch, samples) to latent, exact for any cutting.
+        """A stream from waveform (batch, samples) to latent, exact for any pieces.
 
-        It computes without gradient, in float32, with the weights as they are now.
+        It computes without gradient, in float32, with the present weights.
         """
         return _SeanetStream(self)
 
@@ -176,7 +176,7 @@ class _ConvStream:
         # Read once: the weight is computed from its norm and direction at every access.
         self._weight = conv.conv.weight.detach()
         self._bias = conv.conv.bias.detach()
-        self._pending: Tensor | None = None  # from the next output's first input on
+        self._pending: Tensor | None = None  # starts with the first input of the next output
         self._started = False  # the left padding is part of _pending
 
     def push(self, x: Tensor, final: bool) -> Tensor:
@@ -187,12 +187,12 @@ class _ConvStream:
             if final and x.shape[-1] > 0:
                 return self._apply(conv.pad(x))
             if x.shape[-1] <= conv.left:
-                self._pending = x.clone()  # the caller may fill its buffer anew
+                self._pending = x.clone()  # the caller may reuse its buffer
                 return self._apply(x[..., :0])
             x = F.pad(x, (conv.left, 0, 0, 0), mode="reflect") if conv.left else x
             self._started = True
         elif final and x.shape[-1] > 0:
-            # Only whole strides have left the front, so the last window is short by as much as it
+            # Only whole strides were removed in front, so the last window is short by as much as it
             # is in the whole input.
             right = (conv.left - x.shape[-1]) % conv.stride
             x = F.pad(x, (0, right, 0, 0), mode="reflect") if right else x
@@ -207,7 +207,7 @@ class _ConvStream:
 
 
 class _ResidualStream:
-    """A ``SeanetResidualBlock`` whose shortcut waits for its narrow path."""
+    """A ``SeanetResidualBlock`` whose shortcut is delayed to match its narrow path."""
 
     def __init__(self, block: SeanetResidualBlock) -> None:
         self._narrow = _ConvStream(block.narrow)
@@ -225,7 +225,7 @@ class _ResidualStream:
 
 
 class _LstmStream:
-    """An LSTM with a skip that goes on from its last state."""
+    """An LSTM with a skip that continues from its last state."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         self._lstm = lstm
@@ -240,7 +240,7 @@ class _LstmStream:
 
 
 def _push_elu(x: Tensor, final: bool) -> Tensor:
-    """ELU, which has nothing to carry."""
+    """ELU, which has no state."""
     return F.elu(x)
 
 
@@ -257,12 +257,12 @@ class _SeanetStream:
         layers.append(_push_elu)
         layers.append(_ConvStream(encoder.last).push)
         self._layers = layers
-        # At the beginning, for the reflection on the left; later frames wait for nothing.
+        # For the reflection on the left at the beginning; later frames need none.
         self.look_ahead_frames = encoder.last.left
 
     @torch.no_grad()
     def push(self, piece: Tensor, final: bool = False) -> Tensor:
-        """Waveform (batch, samples), any number of them, to the frames that they settle."""
+        """Waveform (batch, samples) of any length -> frames that are now final."""
         with torch.autocast(piece.device.type, enabled=False):
             x = as_image(piece.float())
             for layer in self._layers:

@@ -23,22 +23,21 @@ from simvq_audio.model.identity import (
 FORMAT_VERSION = 2
 _KEY = "simvq_audio"
 _MAX_HEADER = 16 * 2**20
-# What a safetensors file of others, or one made to look like ours, leads to.
+# Raised by safetensors files of other programs, and by forged ones.
 _FOREIGN = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What a model file says about itself; read without loading the weights.
+    """The header of a model file; read without loading the weights.
 
     Attributes:
         config: the model's configuration.
         codes_id: 12 hexadecimal digits that ``.codes`` files name; see ``identity.codes_id``.
-        model_id: 12 hexadecimal digits for the whole model; see ``identity.model_id``. Of a file of
-            format 1 it is the fingerprint that the file carries.
-        old_codes_ids: other names of the same codes: files written with a model of format 1 name
-            its fingerprint.
-        parameters: numbers in the file, the frozen codebook basis included.
+        model_id: 12 hexadecimal digits for the whole model; see ``identity.model_id``. In format 1,
+            the fingerprint in the file.
+        old_codes_ids: other names of the same codes: those of format 1 are the model's fingerprint.
+        parameters: numbers in the file, with the frozen codebook basis.
         file_bytes: size of the file.
         metadata: further entries, such as description, licence and source.
     """
@@ -65,10 +64,10 @@ def save_model(
     Args:
         state_dict: the tensors of ``Autoencoder(config).state_dict()``.
         metadata: text entries to keep (description, licence, source).
-        half: store in float16: half the size; computation stays in float32.
+        half: store in float16, half the size; computation is in float32.
 
     Raises:
-        OSError: the file cannot be written; nothing is left behind then.
+        OSError: the file cannot be written; nothing is left behind.
     """
     import torch
     from safetensors import SafetensorError
@@ -95,10 +94,10 @@ def save_model(
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
-    """Read what a model file says about itself; needs neither torch nor most of the weights.
+    """Read the header of a model file, without torch and without most of the weights.
 
     Raises:
-        ModelError: the file is missing, damaged, or not a model of ours.
+        ModelError: the file is missing, damaged, or not a model.
     """
     return _header(Path(path), *_read_table(Path(path)))
 
@@ -107,19 +106,19 @@ def load_model(path: str | os.PathLike[str], device: Any = "cpu") -> tuple[Any, 
     """Load a model file as (``Autoencoder`` in evaluation mode on ``device``, its header).
 
     Raises:
-        ModelError: the file is missing, damaged, incomplete, or not a model of ours.
+        ModelError: the file is missing, damaged, incomplete, or not a model.
     """
     import torch
 
     entries, written = _read_table(Path(path))
     header = _header(Path(path), entries, written)
-    # Tensors made under inference_mode could never be trained, nor their changes noticed.
+    # Tensors made under inference_mode could not be trained, and have no version counter.
     with torch.inference_mode(False):
         return _load(path, header, written, device), header
 
 
 def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What safetensors says of each tensor, and what we wrote beside: the file's own header."""
+    """The tensors' entries and our metadata from the safetensors header."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Coding in pieces, with the result of coding whole."""
+"""Coding in pieces, with the same result as in one piece."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 class Stream(Protocol):
-    """Takes an input in pieces of any length, gives the output as soon as it is settled.
+    """Takes an input in pieces of any length, returns the output as soon as it is final.
 
     Attributes:
-        look_ahead_frames: how many frames must follow a frame, at most, before it is settled.
+        look_ahead_frames: most frames that must follow a frame before it is final.
     """
 
     look_ahead_frames: int
 
     def push(self, piece: Tensor, final: bool = False) -> Tensor:
-        """Append ``piece`` (time in the last dimension); return the output that is now settled.
+        """Append ``piece`` (time in the last dimension); return the output that is now final.
 
-        With ``final`` the rest comes out, and the stream must not be used again.
+        ``final`` returns the rest and ends the stream.
         """
         ...
 
@@ -29,12 +29,12 @@ class Stream(Protocol):
 class WindowedStream:
     """Streams a module of finite receptive field by giving it overlapping windows.
 
-    Each window carries ``context`` frames on either side of the frames that it settles, except
-    where the recording itself ends, so that the edges see the same padding as in one piece.
+    Each window has ``context`` frames on both sides of the frames that it outputs, except at the
+    ends of the recording, where the padding is the same as in one piece.
 
     Args:
         process: input (batch, ..., frames * in_hop) -> output (batch, ..., frames * out_hop).
-        context: frames that an output frame depends on, on either side.
+        context: frames on each side that an output frame depends on.
         in_hop: input elements per frame (the hop length for an encoder, 1 for a decoder).
         out_hop: output elements per frame.
     """
@@ -57,11 +57,11 @@ class WindowedStream:
             piece = torch.cat([self._pending, piece], dim=-1)
         self._pending = piece
         length = piece.shape[-1]
-        # The last frame of a recording may be part full; before the end only whole ones count.
+        # The last frame of a recording may be partial; before the end only whole frames count.
         frames = -(-length // self._in_hop) if final else length // self._in_hop
         end = self._start + frames - (0 if final else self._context)
         if end <= self._settled:
-            # Nothing is settled yet: an empty output of the right shape, from an empty input.
+            # Nothing is final yet: an empty output of the right shape, from an empty input.
             return self._process(piece[..., :0])
         window = piece if final else piece[..., : frames * self._in_hop]
         output = self._process(window)

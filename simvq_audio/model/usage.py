@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def entry_numbers(indices: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
-    """Number the entries of all codebooks through: indices -> the same shape, below the sum.
+    """Number the entries of all codebooks consecutively: indices -> the same shape.
 
     Args:
         indices: (batch, frames) of one codebook, or (batch, codebooks, frames).
@@ -23,8 +23,8 @@ def entry_numbers(indices: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
 def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
     """How often each code occurs: any shape of indices -> (codebook_size,) int64.
 
-    Memory grows with the codebook, not with codebook x frames, so it is cheap at 262 144 entries.
-    Counts of several batches can be added up before asking for utilisation or perplexity.
+    Memory grows with the codebook, not with codebook x frames. Counts of several batches can be
+    added before computing utilisation or perplexity.
     """
     return torch.bincount(indices.reshape(-1), minlength=codebook_size)
 

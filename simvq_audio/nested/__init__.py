@@ -1,6 +1,6 @@
-"""Nested codebooks: smaller codebooks made of entries of a model's own.
+"""Nested codebooks: smaller codebooks made of entries of a model's codebook.
 
-Those that come inside the package lie beside this file, one file for each kind of codes.
+Those of the package are in this folder, one file for each ``codes_id``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["NestedBook", "book_by_id", "load_books", "nested_book", "nested_book
 
 
 def nested_books(codes_id: str) -> dict[int, NestedBook]:
-    """The nested codebooks of a model with such codes, by size, the largest first; often none."""
+    """The nested codebooks of a model with these codes, by size, largest first; may be empty."""
     books = [book for book in _books() if book.full_codes_id == codes_id]
     return {book.size: book for book in sorted(books, key=lambda book: -book.size)}
 
@@ -39,7 +39,7 @@ def nested_book(codes_id: str, size: int) -> NestedBook:
 
 
 def book_by_id(codes_id: str) -> NestedBook | None:
-    """The nested codebook that ``.codes`` files name so, or None."""
+    """The nested codebook of this name in ``.codes`` files, or None."""
     return next((book for book in _books() if book.codes_id == codes_id), None)
 
 

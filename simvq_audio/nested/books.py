@@ -1,4 +1,4 @@
-"""Files of nested codebooks: safetensors of integers, with what they belong to in the metadata."""
+"""Files of nested codebooks: safetensors of integers, with a description in the metadata."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class NestedBook:
 
     Attributes:
         full_codes_id: of the codes of the full codebook.
-        entries: int64 (size,), the code of the full codebook that each entry is.
+        entries: int64 (size,), the code of each entry in the full codebook.
         parents: int64, for each code of the next larger codebook, nested or full, the entry of
-            this one that stands for its cluster. Between nested codebooks they never fall: the
-            children of an entry lie together.
+            this one that represents its cluster. Between nested codebooks they never decrease: the
+            children of an entry are contiguous.
         codes_id: 12 hexadecimal digits that ``.codes`` files name.
     """
 
@@ -51,7 +51,7 @@ def save_books(path: str | os.PathLike[str], books: Sequence[NestedBook]) -> Non
     """Write the nested codebooks of one kind of codes.
 
     Raises:
-        OSError: the file cannot be written; nothing is left behind then.
+        OSError: the file cannot be written; nothing is left behind.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file

@@ -1,6 +1,7 @@
-"""Priors: networks that predict codes from the codes before them, exactly alike on every machine.
+"""Priors: networks that predict codes from the codes before them, with the same result on
+every machine.
 
-Those that come inside the package lie beside this file, one for each kind of codes.
+The priors of the package are files in this folder, one for each ``codes_id``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def prior_for_codes(codes_id: str) -> CausalPrior | None:
 
 
 def prior_file_for_codes(codes_id: str) -> Path | None:
-    """Where the prior in the package for codes of this kind lies, or None."""
+    """The path of the prior in the package for codes of this kind, or None."""
     for path, header in _headers():
         if header.codes_id == codes_id:
             return path

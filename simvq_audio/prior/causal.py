@@ -9,7 +9,7 @@ import numpy as np
 from simvq_audio.errors import ModelError
 from simvq_audio.prior.integers import Dense, MatMul, costs, frequencies
 
-# The residual stream has 3 more binary places than the activations taken from it.
+# The residual stream has 3 more fractional bits than the activations.
 _STREAM_SHIFT = 3
 
 
@@ -17,17 +17,17 @@ class CausalPrior:
     """Dilated causal convolutions over code embeddings, and a tree of two levels on top.
 
     The codes are split into clusters of equal size; a code is predicted as its cluster, then as a
-    member of that cluster. All that is computed is exact in integers, so that every machine
-    derives the same frequencies. An instance may be shared between threads.
+    member of that cluster. All arithmetic is exact, in integers, so every machine
+    computes the same frequencies. An instance may be shared between threads.
 
     Args:
         tensors: those of the prior file, see ``simvq_audio/prior/storage.py``.
         dilations: one per residual layer.
-        matmul: the matrix product; any that is exact for integers up to 2**24 gives the same.
+        matmul: the matrix product, exact for integers up to 2**24.
         prior_id: 8 hexadecimal digits that name the prior in ``.codes`` files.
 
     Raises:
-        ModelError: the tensors do not fit together.
+        ModelError: the tensors are inconsistent.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CausalPrior:
         self._approximate = tensors["exponentials"].astype(np.float32)
         self.width = tensors["first.weight"].shape[0]
         self._taps = tensors["first.weight"].shape[1] // self._embedding.shape[1]
-        # Codes of each cluster, (clusters, members), and where each code stands in that table.
+        # Codes of each cluster, (clusters, members), and the position of each code in that table.
         self.tree = tensors["tree"].astype(np.int64)
         self.codebook_size = self.tree.size
         codes = self.tree.reshape(-1)
@@ -66,7 +66,7 @@ class CausalPrior:
             raise ModelError("the prior has embeddings of another codebook")
 
     def intervals(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where each code lies in the tables of frequencies that its past gives.
+        """The interval of each code in the frequency tables predicted from its past.
 
         Args:
             codes: integers (blocks, frames); each block begins without a past.
@@ -94,7 +94,7 @@ class CausalPrior:
         return place // self.tree.shape[1], place % self.tree.shape[1]
 
     def _hidden(self, codes: np.ndarray) -> np.ndarray:
-        """(blocks, frames) codes -> (blocks, frames, width): what predicts each of them."""
+        """(blocks, frames) codes -> (blocks, frames, width): hidden states."""
         blocks, frames = codes.shape
         previous = np.full((blocks, frames), self.codebook_size)
         previous[:, 1:] = codes[:, :-1]
@@ -122,11 +122,11 @@ class CausalPrior:
 
 
 class CausalState:
-    """The past of blocks that are being coded side by side, frame by frame.
+    """The past of blocks that are coded side by side, frame by frame.
 
     To decode, for each frame: ``clusters``, then ``members`` of the clusters found, then ``push``.
     To search: ``cluster_bits``, ``member_bits``, ``reorder``, ``push``. Blocks at the end may
-    leave: each call looks at as many as its argument has, and they never come back.
+    finish first: each call handles as many as its argument has.
     """
 
     def __init__(self, prior: CausalPrior, blocks: int) -> None:
@@ -135,13 +135,13 @@ class CausalState:
         taps, size = prior._taps, prior._embedding.shape[1]
         self._embedded = np.zeros((blocks, taps, size), np.float32)
         self._embedded[:, 0] = prior._embedding[prior.codebook_size]
-        # A ring for each layer: what it saw ``dilation`` frames ago is about to be overwritten.
+        # A ring buffer for each layer, of its inputs of the last ``dilation`` frames.
         self._past = [
             np.zeros((dilation, blocks, prior.width), np.float32) for _, dilation in prior._layers
         ]
         self._both = np.empty((blocks, 2 * prior.width), np.float32)
         self._hidden = np.empty((blocks, prior.width), np.float32)
-        # Row n: the place that each block's past had n frames ago. None while all kept theirs.
+        # Row n: the row of each block's past n frames ago. None while rows have not been reordered.
         self._places: np.ndarray | None = None
 
     def clusters(self, blocks: int) -> np.ndarray:
@@ -153,31 +153,31 @@ class CausalState:
         return self._prior._member_frequencies(self._hidden, cluster)
 
     def cluster_bits(self, blocks: int) -> np.ndarray:
-        """What each cluster costs, float32 (blocks, clusters); nearly, as floats are."""
+        """Bits of each cluster, float32 (blocks, clusters), approximate."""
         return costs(self._cluster_logits(blocks), self._prior._approximate)
 
     def member_bits(self, cluster: np.ndarray, block: np.ndarray) -> np.ndarray:
-        """What the members of clusters cost, nearly, float32 (n, members).
+        """Bits of the members of clusters, approximate, float32 (n, members).
 
         Args:
             cluster: (n,).
-            block: (n,), the one whose past counts.
+            block: (n,), whose past is used.
         """
         prior = self._prior
         query = prior._member_query(self._hidden)[block]
         return costs(prior._members.select(cluster, query, prior._matmul), prior._approximate)
 
     def reorder(self, blocks: np.ndarray) -> None:
-        """Go on with the pasts of these blocks, some of which may come twice."""
+        """Continue with the pasts of these blocks, which may be repeated."""
         self._embedded[: len(blocks)] = self._embedded[blocks]
-        # What the layers saw stays where it lies; only where to look changes.
+        # The ring buffers stay as they are; only the row numbers change.
         if self._places is None:
             longest = max((len(ring) for ring in self._past), default=0)
             self._places = np.tile(np.arange(len(self._embedded)), (longest + 1, 1))
         self._places = np.concatenate([np.arange(len(blocks))[None], self._places[:-1, blocks]])
 
     def push(self, codes: np.ndarray) -> None:
-        """Make the codes found, one for each block, part of the past."""
+        """Append a code for each block to its past."""
         embedded = self._embedded[: len(codes)]
         embedded[:, 1:] = embedded[:, :-1].copy()
         embedded[:, 0] = self._prior._embedding[codes]
@@ -202,7 +202,7 @@ class CausalState:
 
 
 def _activate(stream: np.ndarray) -> np.ndarray:
-    """Rectified, rounded and cut to 0 .. 255."""
+    """Rectified, rounded and clipped to 0 .. 255."""
     active = stream + 2 ** (_STREAM_SHIFT - 1)
     active *= 2.0**-_STREAM_SHIFT
     np.floor(active, out=active)

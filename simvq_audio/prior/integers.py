@@ -1,10 +1,10 @@
 """Arithmetic that gives the same numbers on every machine.
 
-Every array holds integers of at most 2**24 in magnitude, as float32. Products of small integers
-summed in float32 are exact then, whatever the order of the sum, so that any matrix product will
-do; multiplying by a power of two and rounding down are exact as well.
+Arrays hold integers of at most 2**24 in magnitude, as float32. Sums of products are then exact in
+float32, in any order, so any matrix product may be used; so are multiplying by a power of two and
+rounding down.
 
-The idea is that of Balle, Johnston and Minnen, "Integer Networks for Data Compression with
+After Balle, Johnston and Minnen, "Integer Networks for Data Compression with
 Latent-Variable Models" (ICLR 2019).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from simvq_audio.errors import ModelError
 
-# Float32 holds every integer up to here.
+# float32 represents every integer up to here.
 EXACT = 2**24
 # Inputs of a layer are 0 to 255, or -127 to 127.
 MAX_INPUT = 255
@@ -81,8 +81,8 @@ def frequencies(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
 
     Args:
         logits: integers as float32, (..., n).
-        exponentials: int64, falling from at most 2**16; what a logit that much below the largest
-            one weighs. Logits further below weigh what the last one does.
+        exponentials: int64, decreasing from at most 2**16: the weight of a logit by its distance
+            below the largest. Beyond the last, the weight is that of the last.
 
     Returns:
         int64, (..., n).
@@ -94,7 +94,7 @@ def frequencies(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
     result *= TOTAL_FREQUENCY - logits.shape[-1]
     result //= total
     result += 1
-    # What rounding down left over goes to the first of the most frequent.
+    # The remainder of rounding down goes to the first of the most frequent.
     first = below.argmin(axis=-1)[..., np.newaxis]
     rest = TOTAL_FREQUENCY - result.sum(axis=-1, keepdims=True)
     np.put_along_axis(result, first, np.take_along_axis(result, first, -1) + rest, -1)
@@ -102,7 +102,7 @@ def frequencies(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
 
 
 def costs(logits: np.ndarray, exponentials: np.ndarray) -> np.ndarray:
-    """Bits that coding under ``frequencies`` takes, nearly: an encoder may weigh codes by floats.
+    """Bits of coding with ``frequencies``, approximate: enough for an encoder's choices.
 
     Args:
         logits: as for ``frequencies``.

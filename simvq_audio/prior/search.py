@@ -1,6 +1,6 @@
 """Codes that cost fewer bits: rate-distortion search over the sequence, with a beam.
 
-The decoder knows nothing of it: an encoder may choose any code near a latent.
+The decoder is not affected: an encoder may choose any code near a latent.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 
 from simvq_audio.prior.causal import CausalPrior
 
-# Sequences kept for each block, and clusters whose codes are tried for each frame.
+# Sequences kept per block, and clusters whose codes are tried per frame.
 BEAM = 6
 CLUSTERS = 12
-# Searches side by side, which bounds memory, and frames whose distances are computed together.
+# Blocks searched side by side, limited by memory, and frames whose distances are computed together.
 _LANES = 64
 _FRAMES = 16
 
@@ -22,8 +22,9 @@ _FRAMES = 16
 class CheaperCodes:
     """Finds codes for blocks, each of which the prior codes without a past.
 
-    For each block, the sum over frames of squared distance + weight x bits is made small. Every
-    code can be chosen: for each frame, the clusters that could hold the cheapest are looked at.
+    The search minimises the sum over frames of squared distance + weight x bits for each block.
+    Every
+    code can be chosen: for each frame, the clusters that could contain the cheapest are searched.
 
     Args:
         codebook: (codes, dim) float32.
@@ -43,7 +44,7 @@ class CheaperCodes:
         self._prior = prior
         self._beam = beam
         self._clusters = clusters
-        # In the order of the tree, so that the codes of a cluster lie together.
+        # In the order of the tree, so that the codes of a cluster are contiguous.
         entries = codebook[prior.tree.reshape(-1)]
         self._directions = np.ascontiguousarray(-2 * entries.T)
         self._norms = np.square(entries).sum(1)
@@ -52,9 +53,10 @@ class CheaperCodes:
         """Search every block under its weight.
 
         Args:
-            latents: a block each, (frames, dim) float32, before quantisation. One that comes
-                several times, with other weights, takes little more than one.
-            weights: squared distance that a bit is worth, for each block; 0 gives the nearest.
+            latents: of each block, (frames, dim) float32, before quantisation. Repeating a block
+                with other weights costs little.
+            weights: squared distance that a bit is worth, for each block; 0 gives the nearest
+                codes.
 
         Returns:
             int64 (frames,) for each block.
@@ -69,10 +71,10 @@ class CheaperCodes:
         return found
 
     def _run(self, latents: Sequence[np.ndarray], weights: np.ndarray) -> list[np.ndarray]:
-        """The codes of blocks, the longest of which stands first."""
+        """The codes of blocks, sorted by length, longest first."""
         tree, beam = self._prior.tree, self._beam
         state = self._prior.start(len(latents) * beam)
-        # All sequences of a block begin alike, so one alone counts.
+        # All sequences of a block begin equal, so only one counts.
         score = np.full((len(latents), beam), np.inf, np.float32)
         score[:, 0] = 0.0
         recent = np.zeros(score.shape, np.int64)
@@ -89,7 +91,7 @@ class CheaperCodes:
             if frame % _FRAMES == 0:
                 blocks, distances, nearest = self._distances(latents[:left], frame)
             at, rows = frame % _FRAMES, np.arange(left)[:, np.newaxis]
-            # What a cluster costs each sequence, and the least that a code of it comes to then,
+            # The cost of a cluster for each sequence, and the least cost of a code in it,
             # but for its own bits.
             least = weight[:left] * state.cluster_bits(left * beam).reshape(left, beam, -1)
             least += score[:left, :, np.newaxis]
@@ -102,7 +104,7 @@ class CheaperCodes:
             total += least.reshape(left, -1)[rows, tried][..., np.newaxis]
             total += distances[blocks[:left, np.newaxis], at, cluster]
             total = total.reshape(left, -1)
-            # More than are kept, since some of them will be merged.
+            # More than are kept, since some will be merged.
             best = _smallest(total, 3 * beam)
             cost = total[rows, best]
             pair, member = np.divmod(best, tree.shape[1])
@@ -112,7 +114,7 @@ class CheaperCodes:
             parent, codes, score[:left], recent[:left] = (
                 part[rows, kept] for part in (parent, codes, cost, last)
             )
-            # Sums over a block would outgrow float32.
+            # Sums over a block would exceed the precision of float32.
             score[:left] -= score[:left].min(axis=1, keepdims=True)
             state.reorder((rows * beam + parent).reshape(-1))
             state.push(codes.reshape(-1))
@@ -150,11 +152,11 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _best_distinct(cost: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
-    """Which sequences to keep: the best of those that end alike, since their futures hardly differ.
+    """Choose sequences to keep; of those with equal ends only the best.
 
     Args:
-        cost: (blocks, n); of sequences that are merged into a better one, it becomes infinite.
-        last: (blocks, n), equal where the last codes are.
+        cost: (blocks, n); set to infinity for sequences that are merged into a better one.
+        last: (blocks, n), equal for equal last codes.
 
     Returns:
         (blocks, count) indices.

@@ -1,4 +1,4 @@
-"""Prior files: safetensors of integers, with what they belong to in the metadata."""
+"""Prior files: safetensors of integers, with a description in the metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_HEADER = 2**20
 
 @dataclass(frozen=True)
 class PriorHeader:
-    """What a prior file says about itself; read without loading the tensors.
+    """The header of a prior file; read without loading the tensors.
 
     Attributes:
         prior_id: 8 hexadecimal digits that name the prior in ``.codes`` files.
@@ -50,7 +50,7 @@ def save_prior(
     """Write a prior file; return its id.
 
     Args:
-        tensors: integers. ``embedding`` (codes + 1, e), the last row for what comes before the
+        tensors: integers. ``embedding`` (codes + 1, e), the last row for the frame before the
             first code; ``weight``, ``bias`` and ``shift`` (see ``Dense``) of ``first``,
             ``layers.0`` ..., ``clusters``, ``query`` and ``members``; ``tree`` (clusters, members),
             the codes of each cluster; ``exponentials`` (see ``frequencies``).
@@ -58,8 +58,8 @@ def save_prior(
         dilations: one per layer.
 
     Raises:
-        ModelError: the tensors do not make a prior that is exact.
-        OSError: the file cannot be written; nothing is left behind then.
+        ModelError: the tensors do not make an exact prior.
+        OSError: the file cannot be written; nothing is left behind.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -83,7 +83,7 @@ def save_prior(
 
 
 def read_prior_header(path: str | os.PathLike[str]) -> PriorHeader:
-    """Read what a prior file says about itself.
+    """Read the header of a prior file.
 
     Raises:
         ModelError: the file is missing, damaged, or not a prior.
@@ -119,7 +119,7 @@ def load_prior(path: str | os.PathLike[str]) -> CausalPrior:
         ModelError: the file is missing, damaged, or not a prior.
     """
     header = read_prior_header(path)
-    # With NumPy alone, so that .codes files can be read where little is installed.
+    # With NumPy only, so that .codes files can be read without torch.
     _, tensors = read_tensors(path)
     if _fingerprint(tensors, header.dilations) != header.prior_id:
         raise ModelError(f"{path} is damaged (fingerprint mismatch); install simvq-audio again")

@@ -1,4 +1,4 @@
-"""What the codec and the trainer know of a quantiser."""
+"""The interface of quantisers to the codec and the trainer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Quantized(NamedTuple):
 
     Attributes:
         latent: (batch, latent_dim, frames) chosen entries, with a gradient to the latent.
-        indices: as ``Quantizer.encode`` gives them.
+        indices: as from ``Quantizer.encode``.
         losses: scalars by name. "codebook" moves entries to latents, "commitment" latents to
-            entries; both are means over all elements. Other kinds may have others, or none.
+            entries; both are means over all elements. Some kinds have others, or none.
     """
 
     latent: Tensor
@@ -30,8 +30,7 @@ class Quantized(NamedTuple):
 class Quantizer(nn.Module, ABC):
     """A bottleneck: latent -> codes -> latent.
 
-    Codes are indices (batch, frames) int64 where a frame has one, and (batch, codebooks, frames)
-    where it has more.
+    Codes are indices (batch, frames) int64, or (batch, codebooks, frames) with several per frame.
 
     Attributes:
         config: has ``latent_dim`` and ``codebook_sizes``, the number of entries of each codebook.
@@ -64,31 +63,31 @@ class Quantizer(nn.Module, ABC):
         entries_from_latents: bool = True,
         kmeans_rounds: int = 0,
     ) -> None:
-        """Put the entries where the latents of a model in training lie.
+        """Move the entries to the latents of a model in training.
 
         Args:
             latents: (n, latent_dim), several for each entry.
-            generator: decides what is drawn; on the CPU.
-            entries_from_latents: entries become latents drawn at random. Otherwise they stay as
-                they were drawn, brought to the latents' mean and covariance.
-            kmeans_rounds: then entries move to the means of the latents next to them, so often.
+            generator: for what is drawn at random; on the CPU.
+            entries_from_latents: draw entries from the latents. Otherwise the random entries are
+                transformed to the latents' mean and covariance.
+            kmeans_rounds: rounds of k-means after that.
 
         Quantisers without a table ignore the last two.
 
         Raises:
-            ValueError: there are fewer latents than two.
+            ValueError: there are fewer than two latents.
         """
 
     def fast_parameters(self) -> list[nn.Parameter]:
-        """Parameters that learn at a learning rate of their own, several times the common one."""
+        """Parameters with a learning rate several times the common one."""
         return []
 
     def training_state(self) -> dict[str, Tensor]:
-        """What training needs to go on and the model does not; kept in checkpoints only."""
+        """State that only training needs; kept in checkpoints."""
         return {}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``training_state`` gave."""
+        """Restore what ``training_state`` returned."""
 
 
 class TableQuantizer(Quantizer):
@@ -152,16 +151,15 @@ class TableQuantizer(Quantizer):
 
 
 def straight_through(z: Tensor, entries: Tensor) -> Tensor:
-    """The entries, with the gradient going to ``z`` as it comes."""
+    """The entries, with their gradient passed to ``z`` unchanged."""
     return z + (entries - z).detach()
 
 
 def rotate_through(z: Tensor, entries: Tensor) -> Tensor:
-    """The entries, with the gradient going to ``z`` through a rotation and a scale.
+    """The entries, with their gradient passed to ``z`` through a rotation and a scale.
 
-    Both (..., latent_dim). The transformation that takes each vector to its entry counts as a
-    constant, so that the angle between gradient and entry arrives as the angle between gradient
-    and vector.
+    Both (..., latent_dim). The transformation from each vector to its entry is treated as a
+    constant, which preserves the angle between gradient and entry.
 
     Source: Fifty et al., "Restructuring Vector Quantization with the Rotation Trick" (arXiv
     2410.06424), section 4.

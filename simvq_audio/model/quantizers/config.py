@@ -16,18 +16,18 @@ CodebookSize = Annotated[int, Field(strict=True, ge=2, le=MAX_CODEBOOK_SIZE)]
 
 
 class _Codebooks:
-    """What follows from the sizes of a quantiser's codebooks."""
+    """Properties that follow from the sizes of the codebooks."""
 
     codebook_sizes: tuple[int, ...]
 
     @property
     def codes_per_frame(self) -> int:
-        """How many indices stand for a frame."""
+        """Indices per frame."""
         return len(self.codebook_sizes)
 
     @property
     def bits_per_frame(self) -> int:
-        """Bits that the indices of a frame take, each in a whole number of bits."""
+        """Bits per frame, with a whole number of bits for each index."""
         return sum(ceil(log2(size)) for size in self.codebook_sizes)
 
 
@@ -83,9 +83,9 @@ class EmaVQConfig(_OneCodebook):
     Attributes:
         codebook_size: entries, 2 to 262 144.
         latent_dim: width of the latent and of each entry.
-        decay: of the averages, a training step.
-        dead_share: an entry that is chosen this much more rarely than the mean is moved to a latent
-            of the batch (Jukebox, arXiv 2005.00341); 0 leaves it where it is.
+        decay: of the averages, per training step.
+        dead_share: entries chosen less often than this share of the mean are moved to a latent of
+            the batch (Jukebox, arXiv 2005.00341); 0 moves none.
     """
 
     kind: Literal["ema"] = "ema"
@@ -101,7 +101,7 @@ class FSQConfig(_OneCodebook):
 
     Attributes:
         levels: values of each dimension; their product is the codebook's size.
-        latent_dim: width of the latent; linear layers lead to the grid and back.
+        latent_dim: width of the latent; linear layers map to the grid and back.
     """
 
     kind: Literal["fsq"] = "fsq"
@@ -140,7 +140,7 @@ class ResidualConfig(_Codebooks):
     """Residual vector quantisation (SoundStream, arXiv 2107.03312): several codes per frame.
 
     Attributes:
-        stages: quantisers with one codebook each; every one codes what the ones before it left.
+        stages: quantisers with one codebook each; each codes the residual of the ones before.
     """
 
     kind: Literal["residual"] = "residual"
@@ -166,14 +166,14 @@ class ResidualConfig(_Codebooks):
 
 @configuration
 class PackageConfig(_Codebooks):
-    """A quantiser of vector-quantize-pytorch; needs that package wherever the model is used.
+    """A quantiser of vector-quantize-pytorch; that package must be installed to use the model.
 
     Attributes:
-        name: of the class there, such as "VectorQuantize", "ResidualVQ", "FSQ", "LFQ" or "SimVQ".
+        name: of the class, such as "VectorQuantize", "ResidualVQ", "FSQ", "LFQ" or "SimVQ".
         latent_dim: width of the latent.
-        codebook_sizes: entries of each codebook; what the class makes of ``options`` must agree.
+        codebook_sizes: entries of each codebook; must agree with ``options``.
         options: further arguments of the class.
-        fast: its parameters learn at the quantiser's learning rate.
+        fast: its parameters have the quantiser's learning rate.
     """
 
     kind: Literal["package"] = "package"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from simvq_audio.model.quantizers.base import Quantized, Quantizer, straight_through
 from simvq_audio.model.quantizers.config import FSQConfig
 
-# How far beyond its outermost values a dimension is bounded, as in the paper's code.
+# Bound of a dimension beyond its outermost values, as in the paper's code.
 _MARGIN = 1e-3
 
 
@@ -36,7 +36,7 @@ class FSQ(Quantizer):
         self.project_out = nn.Linear(len(levels), config.latent_dim)
 
     def forward(self, latent: Tensor) -> Quantized:
-        """Quantise (batch, latent_dim, frames); see ``Quantized``. It has no loss of its own."""
+        """Quantise (batch, latent_dim, frames); see ``Quantized``. It has no loss."""
         with torch.autocast(latent.device.type, enabled=False):
             bounded = self._bound(self.project_in(latent.float().transpose(1, 2)))
             steps = straight_through(bounded, bounded.round())
@@ -65,8 +65,7 @@ class FSQ(Quantizer):
     ) -> None:
         """The first layer gets the latents' principal axes, scaled to unit variance.
 
-        The second gets what brings the grid's points back to the latents with the smallest squared
-        error.
+        The second gets the least-squares map from the grid's points back to the latents.
         """
         if len(latents) < 2:
             raise ValueError("at least two latents are needed for a covariance")
@@ -80,7 +79,7 @@ class FSQ(Quantizer):
         self.project_out.bias.copy_(bias)
 
     def _bound(self, x: Tensor) -> Tensor:
-        """(..., dimensions) -> between the outermost values, in steps of 1."""
+        """(..., dimensions) -> bounded by the outermost values."""
         half = (self.levels - 1) * (1 + _MARGIN) / 2
         # An even number of levels is not symmetric around a rounded zero.
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
@@ -101,7 +100,7 @@ class FSQ(Quantizer):
 
 
 def principal_axes(latents: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Weight (kept, d) and bias (kept,) that take latents (n, d) to their first components.
+    """Weight (kept, d) and bias (kept,) that map latents (n, d) to their first components.
 
     Each component has unit variance; the first is the largest.
     """

@@ -101,7 +101,7 @@ class Residual(Quantizer):
         }
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``training_state`` gave."""
+        """Restore what ``training_state`` returned."""
         for number, stage in enumerate(self._quantizers()):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}

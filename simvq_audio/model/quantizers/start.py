@@ -1,8 +1,7 @@
 """Where entries start: at the latents of a model in training.
 
-At the usual initialisation latents and entries differ in scale, offset and shape, and a handful of
-entries is nearest to every frame; with few entries in use, only those few are ever corrected.
-docs/quantizers.md has measurements of all of these.
+With the usual initialisation, latents and entries differ in scale, offset and shape. A few entries
+are then nearest to all frames, and only those learn. docs/quantizers.md has measurements.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from torch import Tensor
 
 from simvq_audio.model.quantizers.nearest import nearest_entries
 
-# Eigenvalues below this share of the largest count as this share: a direction in which the latents
-# do not vary must still be invertible to whiten them.
+# Least eigenvalue, as a share of the largest, so that latents that do not vary in some direction
+# can be whitened.
 _SMALLEST_SHARE = 1e-8
 
 
 def moments(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and a matrix (d, d) that takes unit normal vectors to the latents' covariance.
+    """Mean (d,) and a matrix (d, d) that maps unit normal vectors to the latents' covariance.
 
     Args:
         latents: (n, d) float64.
 
     Raises:
-        ValueError: there are fewer latents than two.
+        ValueError: there are fewer than two latents.
     """
     if len(latents) < 2:
         raise ValueError("at least two latents are needed for a covariance")
@@ -39,8 +38,7 @@ def draw(latents: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor
 
     Returns:
         entries (size, d), and (size, d) unit normal noise where an entry repeats an earlier one,
-        else 0: entries that start from the same latent must be moved apart, or only one of them
-        could ever be used.
+        else 0: of entries at the same place, only one would ever be used.
     """
     order = torch.randperm(len(latents), generator=generator)
     picks = order.repeat(-(-size // len(latents)))[:size].to(latents.device)

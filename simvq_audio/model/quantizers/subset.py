@@ -39,7 +39,7 @@ class Subset(TableQuantizer):
         entries_from_latents: bool = True,
         kmeans_rounds: int = 0,
     ) -> None:
-        """Nothing can be moved.
+        """Not possible.
 
         Raises:
             ValueError: always.

@@ -1,4 +1,4 @@
-"""Quantisers with a free table of entries, learnt by gradient or by moving averages."""
+"""Quantisers with a table of entries that learn by gradient or by moving averages."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class VQ(_Table):
 
 
 class EmaVQ(_Table):
-    """Entries are moving averages of the latents that chose them; rare ones are placed anew.
+    """Entries are moving averages of the latents that chose them; rare ones are replaced.
 
     Averages move in the forward pass of training mode, over all processes. ``uses`` is how often
-    each entry was chosen in a step, as the same moving average; entry times uses is the average of
-    sums that the source keeps besides.
+    each entry was chosen in a step, as the same moving average; entry times uses is the
+    average of sums in the source.
 
     Source: van den Oord et al. (arXiv 1711.00937), appendix A.1; replacement as in Jukebox (arXiv
     2005.00341).
@@ -78,7 +78,7 @@ class EmaVQ(_Table):
     def __init__(self, config: EmaVQConfig) -> None:
         super().__init__(config)
         self.entries.requires_grad_(False)
-        # Zero until the first step, which then sets it to an even share.
+        # Zero before the first step, which sets it to an even share.
         self.register_buffer("uses", torch.zeros(config.codebook_size), persistent=False)
 
     def losses(self, z: Tensor, entries: Tensor) -> dict[str, Tensor]:
@@ -98,16 +98,15 @@ class EmaVQ(_Table):
         return {"uses": self.uses}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``training_state`` gave."""
+        """Restore what ``training_state`` returned."""
         if "uses" in state:
             self.uses.copy_(state["uses"])
 
     @torch.no_grad()
     def _move(self, latents: Tensor, indices: Tensor) -> None:
-        """One step of the averages, from latents (n, latent_dim) and what they chose.
+        """One step of the averages, from latents (n, latent_dim) and their indices.
 
-        Nothing waits for the device here, and a step with latents that are not finite changes
-        nothing.
+        Does not wait for the device; latents that are not finite change nothing.
         """
         size, decay = self.config.codebook_size, self.config.decay
         ones = latents.new_ones(len(latents))
