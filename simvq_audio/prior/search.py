@@ -23,8 +23,8 @@ class CheaperCodes:
     """Finds codes for blocks, each of which the prior codes without a past.
 
     The search minimises the sum over frames of squared distance + weight x bits for each block.
-    Every
-    code can be chosen: for each frame, the clusters that could contain the cheapest are searched.
+    Every code can be chosen: in each frame, all clusters that could contain the cheapest are
+        searched.
 
     Args:
         codebook: (codes, dim) float32.

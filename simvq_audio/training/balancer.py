@@ -1,4 +1,4 @@
-"""What the losses of the waveform together ask of the reconstruction."""
+"""The gradient of all losses of the waveform, at the reconstruction."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from simvq_audio.training.losses.config import LossConfig
 class WaveformGradient:
     """The gradient of weighted losses at the reconstruction, plain or balanced.
 
-    Plain, it is that of their weighted sum. Balanced (``LossConfig.balance``), each loss's gradient
-    is divided by the moving average of its own norm (the L2 norm of each item's gradient, averaged
-    over the batch) before it is weighted. A weight is then the share that the loss has in what the
-    model learns, whatever the loss's scale, and keeps it while the losses fall at different speeds.
-    The result is divided by the batch size, as the gradient of a mean over items would be.
+    Plain: the gradient of their weighted sum. Balanced (``LossConfig.balance``): each loss's
+    gradient is divided by the moving average of its norm (the L2 norm of each item's gradient,
+    averaged over the batch) and then weighted. A weight is then the share of the loss in the
+    gradient, whatever the scale of the loss. The result is divided by the batch size, as the
+    gradient of a mean is.
 
     Source: the balancer of EnCodec (arXiv 2210.13438, section 3.4), with its decay and bias
-    correction. Its weights add up to 1; here they may add up to anything.
+    correction. Its weights sum to 1; these need not.
 
     Args:
         config: the weights, and whether they are shares.
-        device: where the averages are kept; nothing here waits for it.
+        device: of the averages; the host does not wait for it.
     """
 
     DECAY = 0.99
 
     def __init__(self, config: LossConfig, device: torch.device) -> None:
         self._weights = {name: weight for name, weight in config.waveform.items() if weight > 0}
-        # Of each loss's norm: the decaying sum, and the sum of its weights, fewer at the start.
+        # For each loss's norm: the decaying sum, and the sum of its weights (bias correction).
         self._sums = (
             {name: torch.zeros(2, device=device) for name in self._weights}
             if config.balance
@@ -38,10 +38,10 @@ class WaveformGradient:
         )
 
     def __call__(self, losses: dict[str, Tensor], waveform: Tensor) -> Tensor:
-        """Take the gradient, and keep the losses' graph.
+        """Compute the gradient; the losses' graph is kept.
 
         Args:
-            losses: some of the losses of the waveform by name, scalars; averages move for these.
+            losses: some of the losses of the waveform by name, scalars; their averages are updated.
             waveform: (batch, samples), a leaf that they were computed from.
 
         Returns:
@@ -65,7 +65,7 @@ class WaveformGradient:
         return total / len(waveform)
 
     def _move(self, sums: Tensor, norm: Tensor) -> None:
-        """Take a norm into an average, unless it is not finite: such a step is skipped anyway."""
+        """Update an average, unless the norm is not finite: such a step is skipped."""
         new = self.DECAY * sums + (1 - self.DECAY) * torch.stack([torch.ones_like(norm), norm])
         sums.copy_(torch.where(torch.isfinite(norm), new, sums))
 
@@ -74,7 +74,7 @@ class WaveformGradient:
         return dict(self._sums or {})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``state`` gave; losses that were not balanced then start anew."""
+        """Restore ``state``; losses that it lacks start at zero."""
         for name, sums in (self._sums or {}).items():
             if name in state:
                 sums.copy_(state[name])

@@ -1,8 +1,9 @@
 """Training state on disk: written whole, read without running code.
 
-``RUN/checkpoints/step_00001000.pt`` holds everything that a run needs to go on as if it had not
-stopped; ``RUN/checkpoints/best.pt`` is the one with the best validation; ``RUN/carry.pt`` is a
-small form for taking a run to another machine: weights in half precision, no optimiser moments.
+``RUN/checkpoints/step_00001000.pt`` has everything needed to continue as if the run had not
+stopped; ``RUN/checkpoints/best.pt`` has the best validation; ``RUN/carry.pt`` is small, for moving
+a
+run to another machine: weights in half precision, no optimiser moments.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers and nested lists or tables of them.
 
     Raises:
-        OSError: the file cannot be written; an earlier one is left as it was.
+        OSError: the file cannot be written; an earlier one stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -53,12 +54,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Where the checkpoint behind ``step`` steps lies."""
+    """The path of the checkpoint after ``step`` steps."""
     return run / _FOLDER / f"step_{step:08}.pt"
 
 
 def find_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, else its carrying form, else None."""
+    """The newest checkpoint of a run, else its ``carry.pt``, else None."""
     numbered = _numbered(run)
     if numbered:
         return numbered[-1]
@@ -77,7 +78,7 @@ def keep_as_best(path: Path) -> None:
     with atomic_path(path.with_name("best.pt")) as temporary:
         temporary.unlink()
         try:
-            os.link(path, temporary)  # no second copy until the numbered one is removed
+            os.link(path, temporary)  # a link, and so no second copy
         except OSError:
             shutil.copyfile(path, temporary)
 

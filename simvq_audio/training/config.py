@@ -1,4 +1,4 @@
-"""How a model is trained: configurations, checked when they are made, read from TOML."""
+"""Configurations of training, checked when made, read from TOML."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class DataConfig:
     Attributes:
         batch_size: crops per step, over all processes.
         crop_seconds: length of a crop.
-        speaker_power: 0 draws every second of audio equally often, 1 every speaker; between, rare
-            speakers count for more than their share.
+        speaker_power: 0 draws every second of audio equally often, 1 every speaker; values between
+            draw rare speakers more often than their share.
         gain_db: each crop is made quieter by up to this many decibels.
-        workers: threads that make batches ahead of time; 0 makes them when they are needed.
-        hold_on_device: keep the whole packed set in the device's memory and cut crops there.
+        workers: threads that prepare batches in advance; 0: none.
+        hold_on_device: keep the packed set in the device's memory and cut crops there.
     """
 
     batch_size: Count = 8
@@ -51,17 +51,16 @@ class DataConfig:
 
 @configuration
 class OptimizerConfig:
-    """AdamW for both networks (Adam where ``weight_decay`` is 0), and what happens around it.
+    """AdamW for both networks (Adam where ``weight_decay`` is 0), with its schedule.
 
     Attributes:
         learning_rate: the generator's; the discriminators' is in ``AdversaryConfig``.
-        quantizer_factor: the learning rate of the quantiser's fast parameters (SimVQ's W, a table
-            of entries) is this much higher.
-        weight_decay: of matrices and kernels; vectors and the quantiser's fast parameters are left
-            alone.
+        quantizer_factor: factor on the learning rate of the quantiser's fast parameters (SimVQ's W,
+            a table of entries).
+        weight_decay: of matrices and kernels; not of vectors and the quantiser's fast parameters.
         schedule, warmup_steps, decay_steps, final_factor: see ``step.learning_rate_factor``.
-        clip_norm: gradients are shortened to this norm; 0 does not.
-        ema: decay a step of the averaged weights that are saved as the model.
+        clip_norm: maximum norm of gradients; 0: no limit.
+        ema: decay per step of the averaged weights that are saved as the model.
     """
 
     learning_rate: Positive = 5e-4
@@ -81,11 +80,11 @@ class QuantizerStartConfig:
     """The quantiser's start; not made in a run that starts from a model.
 
     Attributes:
-        unquantized_steps: steps in which the latent passes by the quantiser; then the quantiser is
-            started from latents. 0: it stays as it was drawn.
+        unquantized_steps: steps in which the latent bypasses the quantiser, which is then started
+            from latents. 0: its random entries are kept.
         entries_from_latents, kmeans_rounds: see ``Quantizer.start``.
-        statistics_batches: batches whose latents all this is taken from: 16 do for a covariance,
-            k-means wants some ten latents for each entry.
+        statistics_batches: batches whose latents are used: 16 are enough for a covariance, k-means
+            needs about ten latents per entry.
     """
 
     unquantized_steps: Natural = 900
@@ -100,13 +99,13 @@ class AdversaryConfig:
 
     Attributes:
         start_step: first step with discriminators.
-        warmup_steps: steps in which they learn while the generator does not hear them.
-        hold_generator: the generator does not move during their warm-up at all. For fine-tuning:
-            fresh discriminators know nothing, and what the model can do should not be lost to them.
+        warmup_steps: steps in which they learn and the generator ignores them.
+        hold_generator: the generator is not trained during their warm-up; for fine-tuning, where
+            new discriminators would damage the model.
         clip_norm: as the generator's.
-        window_seconds: they judge a window of each crop, at another random place each step; 0
-            judges whole crops. On a CPU they take two thirds of a step's time, and the other
-            losses gain more from long crops than they do.
+        window_seconds: they judge a window of each crop, at a random position; 0: the whole crop.
+            They are the most expensive part of a step, and the other losses gain more from long
+            crops.
     """
 
     start_step: Natural = 10_000
@@ -119,17 +118,17 @@ class AdversaryConfig:
 
 @configuration
 class ValidationConfig:
-    """What is scored while training.
+    """Validation during training.
 
     Attributes:
-        every: in steps; the scores are those of the averaged weights.
-        recordings: how many of the set, spread evenly over it.
+        every: in steps; the averaged weights are scored.
+        recordings: number of recordings, spread evenly over the set.
         max_seconds: recordings are cut to this length.
-        half: "choose" keeps to the speakers of that half, so that the others can be reported
-            (``evaluation.recordings``); "all" takes everybody.
-        best_by: the score that decides which checkpoint and model are kept as the best: "mel"
+        half: "choose": only speakers of that half, so that the others can be reported
+            (``evaluation.recordings``); "all": all speakers.
+        best_by: the score of the checkpoint and model that are kept as the best: "mel"
             (lowest), "pesq_wb", "stoi" or "judges" (highest). "judges" also scores DistillMOS,
-            speaker similarity and pitch, which no loss is made of, and combines them
+            speaker similarity and pitch, which are not losses, and combines them
             (``validation.judgement``).
     """
 
@@ -146,16 +145,16 @@ class TrainingConfig:
 
     Attributes:
         model: what is trained; a run that starts from a model (``--init``) takes that model's.
-        freeze: parts of the model that stay as they are, bit for bit: "encoder", "quantizer",
-            "decoder". With the first two frozen a decoder is trained under codes that stay.
-        seed: of weights, batches and everything else random.
-        steps: where the run ends.
+        freeze: parts of the model that are not trained: "encoder", "quantizer",
+            "decoder". With the first two frozen, a decoder is trained for existing codes.
+        seed: of all randomness.
+        steps: last step of the run.
         precision: "fp32", or "bf16" for matrix products and convolutions (autocast; weights stay in
             float32).
         log_every, checkpoint_every: in steps.
-        keep_checkpoints: how many of the newest stay.
-        max_skipped: the run ends with an error after so many steps in a row without finite
-            gradients, as seen when a line is logged.
+        keep_checkpoints: number of the newest that are kept.
+        max_skipped: the run ends with an error after this many steps in a row without finite
+            gradients; checked when a line is logged.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -194,7 +193,7 @@ class TrainingConfig:
 
     @property
     def judged_samples(self) -> int:
-        """How much of a crop the discriminators judge, in samples of the model's rate."""
+        """Length of the window that the discriminators judge, in samples of the model's rate."""
         return round(self.adversary.window_seconds * self.model.sample_rate) or self.crop_samples
 
     @classmethod
@@ -211,7 +210,7 @@ class TrainingConfig:
         """Read a TOML file; see ``read_recipe``.
 
         Raises:
-            ConfigError: the file is missing, no TOML, or does not fit.
+            ConfigError: the file is missing, not TOML, or invalid.
         """
         return cls.from_dict(read_recipe(path), str(path))
 

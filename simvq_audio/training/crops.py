@@ -1,4 +1,4 @@
-"""Random crops straight from the audio files that a manifest lists, without packing them first."""
+"""Random crops from the audio files of a manifest, without packing them first."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from simvq_audio.training.manifest import ManifestRow, load_manifest
 from simvq_audio.training.recordings import RecordingFiles, SpanReader, mix_down, read_mono
 from simvq_audio.training.sampling import CropSampler, crop_start
 
-# Samples of the lower of the two rates that the resampler sees on either side of a crop. Measured:
-# from 192 on, the crop is what it would be in the whole recording, up to float rounding.
+# Context on both sides of a crop for the resampler, in samples of the lower rate. Measured: with
+# 192 or more, crops equal those of the whole recording up to float rounding.
 _CONTEXT = 256
-# A missing disk must end the run; a damaged file here and there must not.
+# A missing disk must end the run; a few damaged files must not.
 _MAX_ATTEMPTS = 20
 
 _log = logging.getLogger(__name__)
 
 
 class FileCrops:
-    """A ``CropSource`` that reads, of each drawn recording, little more than the crop.
+    """A ``CropSource`` that reads little more than the crop of each recording.
 
     Recordings with more than one channel are mixed down, and resampled with soxr. One that cannot
     be read is replaced by another draw and counted in ``unreadable``.
 
     Attributes:
-        unreadable: what is wrong with each recording that could not be read so far, by path.
+        unreadable: why recordings could not be read so far, by path.
 
     Args:
         manifest: see ``load_manifest``.
-        sample_rate: what the model wants, in Hz.
+        sample_rate: of the crops, in Hz.
         crop_samples: length of a crop at that rate; shorter recordings are repeated to fill it.
         speaker_power, gain_db, seed: see ``CropSampler``.
 
@@ -104,7 +104,7 @@ class FileCrops:
             _log.warning("skipped: %s", error)
 
     def _read(self, row: ManifestRow, position: float) -> np.ndarray:
-        """The crop, or the whole recording where that is shorter: (samples,) float32."""
+        """The crop, or the whole recording if that is shorter: (samples,) float32."""
         with self._files.open(row.path, row.shard) as reader:
             if reader.seeks:
                 return self._read_span(reader, position)
@@ -120,8 +120,8 @@ class FileCrops:
         total = resampled_length(available, rate, wanted)
         start = int(crop_start(position, total, self._crop))
         length = min(self._crop, total)
-        # Input samples of this distance fall on output samples, so a span that starts on one is
-        # resampled to the very values that the whole recording would have.
+        # Input samples at multiples of this distance coincide with output samples, so a span that
+        # starts there is resampled to the values of the whole recording.
         unit = rate // math.gcd(rate, wanted)
         context = 0 if rate == wanted else -(-_CONTEXT * rate // min(rate, wanted))
         first = max(0, start * rate // wanted - context) // unit * unit

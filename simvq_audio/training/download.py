@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, and archives that are unpacked whole or not at all."""
+"""Resumable downloads, and archives that are unpacked whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT_SECONDS = 60
 
 
 class DownloadError(SimvqAudioError):
-    """A download did not finish, or brought something else than was expected."""
+    """A download was incomplete, or its content is not as expected."""
 
 
 def download(
@@ -29,12 +29,12 @@ def download(
 ) -> None:
     """Download a file; ``target`` appears when it is complete and its checksum is right.
 
-    What arrives is kept in ``target`` + ".part", and the next call goes on from there if the server
-    can.
+    Incomplete downloads are kept in ``target`` + ".part" and resumed by the next call if the server
+    supports it.
 
     Args:
         url: http, https or file.
-        target: where to put it; if it is there already, nothing is done.
+        target: path of the file; if it exists, nothing is done.
         sha256: checksum, hexadecimal.
         progress: called with bytes so far and in total; the total is None where unknown.
 
@@ -49,7 +49,7 @@ def download(
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            # A server that cannot go on in the middle answers 200 and sends the file whole.
+            # A server that cannot resume answers 200 and sends the whole file.
             if response.status != http.client.PARTIAL_CONTENT:
                 have = 0
             length = response.headers.get("Content-Length")
@@ -62,7 +62,7 @@ def download(
             if total is not None and have < total:
                 raise DownloadError(_interrupted(url, f"{have} of {total} bytes"))
     except urllib.error.HTTPError as error:
-        # "Range not satisfiable": the part is complete, and was not checked yet.
+        # "Range not satisfiable": the part is complete, but was not checked yet.
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise DownloadError(f"cannot download {url}: {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
@@ -71,7 +71,7 @@ def download(
     if _sha256(part) != sha256:
         part.unlink()
         raise DownloadError(
-            f"{url} has another checksum than expected; what was downloaded is removed, try again"
+            f"{url} has another checksum than expected; the download was removed, try again"
         )
     os.replace(part, target)
 
@@ -81,7 +81,7 @@ def unpack_folder(archive: Path, inside: str, target: Path) -> None:
 
     Args:
         inside: the folder's path in the archive.
-        target: appears when all of the folder is there.
+        target: appears when the folder is complete.
 
     Raises:
         DownloadError: the archive is damaged, or has no such folder.

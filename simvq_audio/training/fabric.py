@@ -14,12 +14,11 @@ _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
-    """What carries a run: the device, autocast, and the process group.
+    """The device, autocast and the process group of a run.
 
-    Lightning Fabric rather than accelerate: it leaves the loop, the optimisers and the gradients
-    to us, which a step with two losses on one graph needs, and its package (``lightning-fabric``)
-    brings nothing but torch's own dependencies. Several processes come from ``torchrun``, one a
-    device; without it there is one process on one device.
+    Lightning Fabric leaves the loop, the optimisers and the gradients to us, which a step with two
+    losses on one graph needs. ``torchrun`` starts several processes, one per device; without it
+    there is one process on one device.
 
     Args:
         device: as for ``find_device``; one of several CUDA devices ("cuda:1") for one process only.
@@ -31,7 +30,7 @@ def make_fabric(device: str, precision: str):  # -> lightning_fabric.Fabric
     """
     with needs_extra("train"):
         from lightning_fabric import Fabric
-    # Its remarks on precision and strategy tell nothing that the configuration does not.
+    # Its messages on precision and strategy repeat the configuration.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     place = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", 1))

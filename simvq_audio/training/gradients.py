@@ -1,7 +1,7 @@
-"""What happens to gradients between the backward pass and the optimiser.
+"""Gradients between the backward pass and the optimiser.
 
-Nothing here waits for the device: whether a gradient is finite is decided, acted upon and counted
-there, and read by the host only when a line is logged.
+Nothing here waits for the device: it decides whether gradients are finite, skips steps and counts
+them, and the host reads the counts only when a line is logged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SkippedSteps:
         self.in_a_row = torch.tensor(0.0, device=device)
 
     def update(self, bad: Tensor) -> None:
-        """Take note of a step; ``bad`` is a float scalar, 1 where gradients were not finite."""
+        """Count a step; ``bad`` is a float scalar, 1 where gradients were not finite."""
         self.total += bad
         self.in_a_row = (self.in_a_row + 1) * bad
 
@@ -34,10 +34,10 @@ class SkippedSteps:
 def exchange(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes; without others, do nothing.
 
-    One flattened exchange a network, where ``DistributedDataParallel`` would hook into the backward
-    pass: this step takes two losses' gradients from one graph, which those hooks do not allow.
-    Nothing is approximated; what is given up is the overlap with the backward pass. Fabric's own
-    ``all_reduce`` is not used because it puts a barrier, and with it the host, in front.
+    One flattened exchange per network. ``DistributedDataParallel`` would hook into the backward
+    pass, but the step takes gradients of two losses from one graph, which its hooks do not allow.
+    The exchange does not overlap with the backward pass. Fabric's ``all_reduce`` has a barrier, at
+    which the host would wait.
     """
     mean_over_processes([p.grad for p in parameters if p.grad is not None])
 
@@ -54,7 +54,7 @@ def mean_over_processes(tensors: list[Tensor]) -> None:
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> tuple[Tensor, Tensor]:
-    """Shorten gradients to ``max_norm`` (0: leave them as long as they are).
+    """Clip gradients to the norm ``max_norm`` (0: no limit).
 
     Returns:
         the norm before, and 1 where it is not finite (else 0); float scalars on the device.
@@ -67,10 +67,10 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> tuple[Tensor, T
 
 
 def step_unless(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
-    """Step a fused optimiser, except where the scalar ``bad`` is 1: then nothing changes.
+    """Step a fused optimiser; if the scalar ``bad`` is 1, nothing changes.
 
-    ``found_inf`` is how ``torch.amp.GradScaler`` says the same to fused optimisers; they read it
-    on the device and leave weights, moments and step counts alone.
+    ``torch.amp.GradScaler`` sets ``found_inf`` in the same way; fused optimisers read it on the
+    device and then leave weights, moments and step counts unchanged.
     """
     optimizer.found_inf = bad  # type: ignore[attr-defined]
     try:

@@ -1,7 +1,7 @@
-"""Manifests: which recordings there are, one JSON object a line.
+"""Manifests: lists of recordings, one JSON object per line.
 
-``path`` is relative to the manifest's folder or absolute; with ``shard``, a tar archive placed
-likewise, it is the name of a member. Keys that are not listed at ``ManifestRow`` are passed over.
+``path`` is absolute or relative to the manifest's folder; with ``shard``, the path of a tar
+archive, it is the name of a member. Keys that ``ManifestRow`` lacks are ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ManifestRow:
         path: absolute path of the file, or name of the member of ``shard``.
         duration: seconds.
         sample_rate: of the file, Hz.
-        speaker: label within ``source``; None where it is not known.
+        speaker: label within ``source``, or None if unknown.
         subset: part of a data set, for instance "train-clean-100".
         source: data set.
         bandwidth_hz: where the spectrum ends, if it ends below half the sample rate.
@@ -63,15 +63,15 @@ def load_manifest(path: Path) -> list[ManifestRow]:
     """Read and check a manifest.
 
     Raises:
-        ConfigError: it cannot be read or is empty, or a line is no JSON object, lacks one of path,
-            duration, sample_rate and speaker, or has a value that makes no sense.
+        ConfigError: it cannot be read or is empty, or a line is not a JSON object, lacks one of
+            path, duration, sample_rate and speaker, or has an impossible value.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"cannot read the manifest {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no manifest: it is not UTF-8 text") from error
+        raise ConfigError(f"{path} is not a manifest: it is not UTF-8 text") from error
     folder = path.parent.absolute()
     rows = []
     for number, line in enumerate(lines, 1):
@@ -102,7 +102,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def relative_name(path: str, folder: Path) -> str:
-    """``path`` relative to ``folder`` if it lies below it, else as it is; with ``/`` throughout."""
+    """``path`` relative to ``folder`` if it is below it, else unchanged; with ``/`` separators."""
     try:
         return Path(path).relative_to(folder.absolute()).as_posix()
     except ValueError:

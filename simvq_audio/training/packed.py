@@ -38,11 +38,11 @@ class Recording:
     """One recording in a packed folder.
 
     Attributes:
-        name: where it came from.
+        name: of the original file.
         speaker: label, unique over sources.
         shard: index of the file that holds it.
-        offset, samples: its place there, in samples.
-        bandwidth_hz: where its spectrum ends; what a model does above is not penalised.
+        offset, samples: its position there, in samples.
+        bandwidth_hz: end of its spectrum; losses ignore what is above.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Recording:
 
 
 class PackWriter:
-    """Writes a packed folder; a context manager. The index comes last, if all went well.
+    """Writes a packed folder; a context manager. The index is written last.
 
     Args:
-        folder: exists, and holds no packed speech yet.
-        sample_rate: of everything that is added, Hz.
-        shard_bytes: a shard ends before it would grow beyond this, but holds one recording.
+        folder: an existing folder without packed speech.
+        sample_rate: of the recordings, Hz.
+        shard_bytes: maximum size of a shard with more than one recording.
     """
 
     def __init__(self, folder: Path, sample_rate: int, shard_bytes: int = 2**30) -> None:
@@ -71,7 +71,7 @@ class PackWriter:
         self._file: BinaryIO | None = None
 
     def add(self, name: str, speaker: str, waveform: np.ndarray, bandwidth_hz: float) -> None:
-        """Append a recording: (samples,) float, 1.0 full scale; values beyond are clipped."""
+        """Append a recording: (samples,) float, 1.0 full scale; larger values are clipped."""
         samples = np.rint(waveform * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1)
         full = self._lengths and (
             (self._lengths[-1] + len(samples)) * _BYTES > self._shard_bytes and self._lengths[-1]
@@ -133,14 +133,14 @@ def pack(
 
     Args:
         rows: what to pack.
-        out: packed folder, which appears when all is done.
+        out: packed folder, which appears when complete.
         root: folder that recordings are named relative to in the index.
-        threads: recordings that are decoded at a time.
-        advance: called with 1 for each recording that is done.
+        threads: recordings decoded at a time.
+        advance: called with 1 for each recording.
 
     Returns:
-        the rows that were packed, with the true durations and rates, and one line for each that
-        cannot be read. If that is all of them, nothing is written.
+        the rows that were packed, with the true durations and rates, and a line for each that
+        cannot be read. If none can, nothing is written.
 
     Raises:
         ConfigError: ``out`` exists and is not empty.
@@ -181,7 +181,7 @@ def pack(
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``target``; it takes that name if the block succeeds.
+    """Yield a temporary folder beside ``target``; rename it if the block succeeds.
 
     Raises:
         ConfigError: ``target`` exists and is not an empty folder.
@@ -193,7 +193,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
     ) as outer:
-        # Inside the private temporary folder, a folder with the usual mode.
+        # A folder with the usual mode, inside the private temporary folder.
         folder = Path(outer, "new")
         folder.mkdir()
         yield folder
@@ -207,7 +207,7 @@ class PackedSpeech:
 
     Args:
         folder: made by ``simvq-audio data pack``.
-        sample_rate: what the model wants, in Hz.
+        sample_rate: of the crops, in Hz.
         crop_samples: length of a crop; shorter recordings are repeated to fill it.
         speaker_power, gain_db, seed: see ``CropSampler``.
 
@@ -256,7 +256,7 @@ class PackedSpeech:
     def to(self, device: torch.device | str) -> PackedSpeech:
         """Hold all audio on a device as int16, 2 bytes per sample; return self.
 
-        From then on ``batch`` cuts the same crops there, without the host's memory or disk.
+        ``batch`` then cuts the same crops there.
 
         Raises:
             ConfigError: it does not fit.
@@ -271,7 +271,7 @@ class PackedSpeech:
             ) from error
         position = 0
         for shard in self._shards:
-            # In pieces: a copy of a whole shard would double the host's memory.
+            # In pieces, since a copy of a whole shard would double the host's memory.
             for first in range(0, len(shard), 1 << 24):
                 piece = torch.from_numpy(shard[first : first + (1 << 24)].astype(np.int16))
                 held[position : position + len(piece)] = piece.to(device)
@@ -303,7 +303,7 @@ class PackedSpeech:
         return torch.from_numpy(waveforms)
 
     def _cut_on_device(self, draw: Draw, starts: np.ndarray, held: Tensor) -> Tensor:
-        # Both uploads together are some kilobytes: the host does not wait for the device.
+        # The uploads are some kilobytes; the host does not wait for the device.
         places = np.stack(
             [self._start_on_device[draw.recordings], starts, self._samples[draw.recordings]]
         )
@@ -313,7 +313,7 @@ class PackedSpeech:
 
 
 def _scale(draw: Draw) -> np.ndarray:
-    """Factor (size, 1) from int16 to the waveform; one product, so alike on every device."""
+    """Factor (size, 1) from int16 to the waveform; one product, so equal on every device."""
     return (draw.gains / np.float32(_FULL_SCALE))[:, None]
 
 

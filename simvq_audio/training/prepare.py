@@ -1,7 +1,4 @@
-"""From recordings to what training reads: manifests and packed folders.
-
-These are the functions behind ``simvq-audio data``.
-"""
+"""From recordings to manifests and packed folders; the functions behind ``simvq-audio data``."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from simvq_audio.training.manifest import ManifestRow, load_manifest, summary, w
 from simvq_audio.training.packed import pack
 from simvq_audio.training.scan import Candidate, find_candidates, scan, split_speakers
 
-# Given what is done and how much of it there is, a function that is told of each part done.
+# (label, total) -> context manager of a function that is called with each amount done.
 Progress: TypeAlias = Callable[[str, float], AbstractContextManager[Callable[[float], None]]]
 
 LIBRITTS_SUBSETS = (
@@ -50,7 +47,7 @@ def prepare_folder(
     """Write manifests for a folder or a .tar archive of audio, split by speakers.
 
     ``out/train.jsonl`` and ``out/dev.jsonl`` list what can be read; no speaker is in both. Every
-    recording is read to its end, which finds damage and where its spectrum ends.
+    recording is read whole, to find damage and the end of its spectrum.
 
     Args:
         source: folder, .tar archive, or a manifest (.jsonl), whose rows are split as they are.
@@ -59,13 +56,13 @@ def prepare_folder(
             the speaker. By default the speaker is the folder that holds the file.
         seed: of the split.
         jobs: recordings read at a time.
-        say: told what was written, line by line.
+        say: called with a line for each file written.
 
     Returns:
         one line for each recording that cannot be read.
 
     Raises:
-        SimvqAudioError: there is nothing to read, or an option does not fit.
+        SimvqAudioError: there is nothing to read, or an option is invalid.
         OSError: ``out`` cannot be written.
     """
     if source.suffix == ".jsonl":
@@ -85,7 +82,7 @@ def prepare_folder(
             write_manifest(target, part)
             say(f"{target}: {summary(part)}")
         else:
-            # One of an earlier call would share speakers with the training part.
+            # One of an earlier call could share speakers with the training part.
             target.unlink(missing_ok=True)
             say(f"no {target.name}: {_why_none(rows, dev_share)}")
     return unreadable
@@ -110,21 +107,21 @@ def prepare_libritts(
     """Write manifests for LibriTTS, downloading it first if need be.
 
     ``out/SUBSET.jsonl`` is written for each subset, and ``out/train.jsonl`` for all training
-    subsets together. Downloads come from where ``torchaudio.datasets.LIBRITTS`` gets them, with its
-    checksums; an interrupted one goes on at the next call. Archives stay in ``out``.
+    subsets together. Downloads use the addresses and checksums of ``torchaudio.datasets.LIBRITTS``;
+    interrupted ones are resumed by the next call. Archives stay in ``out``.
 
     Args:
         root: an existing tree, ``LibriTTS/SUBSET/SPEAKER/CHAPTER/*.wav`` or that ``LibriTTS``,
             instead of downloads.
-        subsets: all seven by default, or with ``root`` those that are there.
+        subsets: default: all seven, or with ``root`` those found.
         jobs: recordings read at a time.
-        say: told what was written, line by line.
+        say: called with a line for each file written.
 
     Returns:
         one line for each recording that cannot be read.
 
     Raises:
-        SimvqAudioError: a download fails, or a subset is unknown or not there.
+        SimvqAudioError: a download fails, or a subset is unknown or missing.
         OSError: ``out`` cannot be written.
     """
     for name in subsets or ():
@@ -222,10 +219,10 @@ def pack_manifest(
     """Pack the recordings of a manifest for fast training: mono, 2 bytes per sample.
 
     Args:
-        out: new folder, which appears when all is done.
+        out: new folder, which appears when complete.
         sample_rate: of the packed speech, in Hz.
         jobs: recordings decoded at a time.
-        say: told what was written.
+        say: called with a line about it.
 
     Returns:
         one line for each recording that cannot be read.

@@ -1,7 +1,6 @@
-"""Work done ahead in threads, in a fixed order.
+"""Work in advance in threads, in a fixed order.
 
-Threads are enough: libsndfile, soxr and NumPy let go of Python's lock while they decode, convert
-and copy.
+Threads are enough: libsndfile, soxr and NumPy release the GIL.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ _Key = tuple[int, int, int, int]
 class Prefetched:
     """A ``CropSource`` that prepares the batches of the next steps while one is trained on.
 
-    Batches are the same as without it, whatever order they are asked for in; only consecutive
-    steps are ready when they are. A context manager; ``close`` ends the threads.
+    Batches are the same as without it, in any order, but only those of consecutive steps are ready
+    in advance. A context manager; ``close`` ends the threads.
 
     Args:
         source: where the batches come from.
-        threads: batches that are prepared at a time.
-        ahead: steps that are prepared in advance.
+        threads: batches prepared at a time.
+        ahead: steps prepared in advance.
     """
 
     def __init__(self, source: CropSource, *, threads: int = 2, ahead: int = 8) -> None:
@@ -51,7 +50,7 @@ class Prefetched:
         return self._pending.pop(wanted[0]).result()
 
     def close(self) -> None:
-        """End the threads; batches under way are finished and dropped."""
+        """End the threads; batches in preparation are dropped."""
         self._pending.clear()
         self._pool.shutdown(cancel_futures=True)
 
@@ -65,9 +64,9 @@ class Prefetched:
 def ordered_map(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> Iterator[_Result]:
-    """Yield ``function(item)`` in the order of ``items``, computed in threads a little ahead.
+    """Yield ``function(item)`` in the order of ``items``, computed in threads in advance.
 
-    Unlike ``Executor.map`` it holds few results at a time, so they can be large.
+    Unlike ``Executor.map`` it keeps few results in memory.
     """
     pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

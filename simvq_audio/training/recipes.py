@@ -1,4 +1,4 @@
-"""Recipes: the TOML files that configurations of training are read from."""
+"""Recipes: the TOML files of training configurations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# A wheel has them beside the modules, a clone of the repository at its top.
+# In a wheel they are in the package, in a clone of the repository at its top.
 _PACKAGE = Path(__file__).parents[1]
 _RECIPES = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
 
@@ -30,7 +30,7 @@ def find_recipe(name: str) -> Path:
     for folder in _RECIPES:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
-    raise ConfigError(f"there is no recipe {name}; it ships with {', '.join(shipped_recipes())}")
+    raise ConfigError(f"there is no recipe {name}; there are {', '.join(shipped_recipes())}")
 
 
 def shipped_recipes() -> list[str]:
@@ -44,13 +44,13 @@ def shipped_recipes() -> list[str]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file, over those of the file that its ``base`` names, if it has one.
+    """The tables of a TOML file, merged over those of its ``base``, if it names one.
 
     Tables are merged key by key; everything else, lists included, replaces what the base has.
     ``base`` is a file, relative to the folder of this one, or the name of a recipe that ships.
 
     Raises:
-        ConfigError: a file is missing or no TOML, or a file is its own base.
+        ConfigError: a file is missing or not TOML, or a file is its own base.
     """
     return _read_recipe(path, ())
 
@@ -75,7 +75,7 @@ def _read_recipe(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables over others; see ``read_recipe``."""
+    """Nested tables merged over others; see ``read_recipe``."""
     result = dict(base)
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)

@@ -1,4 +1,4 @@
-"""Recordings opened where they lie, as files or inside tar archives, and read from any sample."""
+"""Recordings in files or tar archives, read from any sample."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class SpanReader(AudioReader):
 
     Measured against reading from the start: wav (PCM and ADPCM), flac, ogg vorbis, aiff, au, caf
     (ALAC too) and w64 give the same samples after a seek. Opus differs by less than 0.003 of full
-    scale, since libsndfile decodes 80 ms ahead of the target but the decoder remembers longer. MP3
-    has noise in the first frames after a seek, so ``seeks`` is False there.
+    scale, since libsndfile decodes 80 ms before the target and the decoder's state is longer. MP3
+    has noise after a seek, so ``seeks`` is False.
 
     Attributes:
-        seeks: whether ``read_span`` works; otherwise the recording must be read whole.
+        seeks: whether ``read_span`` works; otherwise recordings must be read whole.
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
         super().__init__(source, name)
-        # The instance's own method answers no, so as to be left alone between blocks.
+        # AudioReader replaces the method of the instance, so the class is asked.
         seekable = type(self._file).seekable(self._file)
         self.seeks: bool = (
             seekable and self.num_samples is not None and self._file.format not in ("MP3", "MPEG")
@@ -65,8 +65,8 @@ class RecordingFiles:
     """Opens recordings by path, or by archive and member; safe to use from several threads.
 
     Args:
-        shards: the archives that will be asked for, and None among them or not. Their tables of
-            contents are read here, once.
+        shards: archives to read from; None is ignored. Their tables of contents are read once,
+            here.
 
     Raises:
         AudioError: an archive is missing, compressed or damaged.
@@ -122,7 +122,7 @@ def tar_members(archive: Path) -> list[tuple[str, int, int]]:
         AudioError: the archive is missing, compressed or damaged.
     """
     try:
-        # Without compression alone, since a compressed archive cannot be read from the middle.
+        # Uncompressed only, since a compressed archive cannot be read from the middle.
         with tarfile.open(archive, "r:") as tar:
             return [(m.name, m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()]
     except OSError as error:
@@ -135,7 +135,7 @@ def tar_members(archive: Path) -> list[tuple[str, int, int]]:
 
 
 class _Member(io.RawIOBase):
-    """A file inside a tar archive, as a file of its own."""
+    """A member of a tar archive, as a file."""
 
     def __init__(self, archive: str, start: int, size: int) -> None:
         super().__init__()

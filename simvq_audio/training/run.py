@@ -1,4 +1,4 @@
-"""A run from its recipe to its model: what ``simvq-audio train`` does."""
+"""``simvq-audio train``: a run from its recipe to its model."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def train(
     tensorboard: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Train until the recipe's last step, a limit, SIGTERM or Ctrl-C; all but the first resumable.
+    """Train until the recipe's last step, or resumably until a limit, SIGTERM or Ctrl-C.
 
     Args:
         recipe: TOML file; see ``TrainingConfig`` and ``read_recipe``.
         data: packed folder or manifest.
         out: run folder; see ``Trainer``.
-        resume: go on from the last checkpoint in ``out``, or its ``carry.pt``.
+        resume: continue from the last checkpoint in ``out``, or its ``carry.pt``.
         init: start from a model: anything that ``locate_model`` takes.
         dev: folder or manifest to validate on.
         max_minutes: stop after this time.
         max_steps: stop after this many more steps.
         device: "auto", "cpu", "cuda" or "mps".
         tensorboard: write ``out/tensorboard`` as well.
-        say: told what happens, line by line, in the first process.
+        say: called with lines of progress, in the first process.
 
     Raises:
         SimvqAudioError: the recipe, the data, a model or a checkpoint cannot be used.
@@ -78,12 +78,12 @@ def train(
 
 
 def _configured(recipe: Path, out: Path, *, resume: bool, init: str | None) -> TrainingConfig:
-    """The recipe, over the model that the run goes on with or starts from."""
+    """The recipe, merged over the model that the run continues or starts from."""
     values = read_recipe(recipe)
     checkpoint = find_checkpoint(out)
     if checkpoint and not resume:
         raise ConfigError(
-            f"{out} holds a run already; go on with it by --resume, or choose another --out"
+            f"{out} holds a run already; continue it with --resume, or choose another --out"
         )
     if resume:
         if checkpoint is None:
@@ -96,13 +96,13 @@ def _configured(recipe: Path, out: Path, *, resume: bool, init: str | None) -> T
 
 
 def _over(model: dict[str, Any], recipe: dict[str, Any]) -> Any:
-    """A model's configuration with what a recipe has of its own.
+    """A model's configuration with a recipe's changes.
 
-    A part of another kind is the recipe's alone: what belongs to the old kind does not fit it.
+    A part of another kind replaces that of the model.
     """
     own = recipe.get("model", {})
     if not isinstance(own, dict):
-        return own  # which the check of the whole will name
+        return own  # reported when the whole is checked
     kept = {
         name: part
         for name, part in model.items()
@@ -141,7 +141,7 @@ def _train(
     if resume:
         path = trainer.resume()
         if first:
-            say(f"going on from {path}, step {trainer.step}")
+            say(f"continuing from {path}, step {trainer.step}")
     elif init:
         fresh = trainer.start_from_model(locate_model(init))
         if first and fresh:

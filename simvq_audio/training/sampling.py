@@ -13,20 +13,20 @@ from simvq_audio.errors import ConfigError
 
 
 class CropSource(Protocol):
-    """Where the trainer gets its batches from."""
+    """The source of the trainer's batches."""
 
     def batch(
         self, step: int, size: int, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
         """Draw the batch of ``step``.
 
-        The same arguments give the same batch at any time, so a resumed run needs no state of the
-        sampler. The processes of a distributed run together draw the ``world_size * size`` items
-        that one process would draw as one batch; process ``rank`` gets its slice of them.
+        Equal arguments give equal batches, so a resumed run needs no state of the sampler. The
+        processes of a distributed run draw the ``world_size * size`` items that one process would
+        draw as one batch; process ``rank`` gets its slice of them.
 
         Returns:
-            waveforms (size, crop_samples) float32, and for each the frequency (size,) float32 in
-            Hz above which it holds nothing that a model should learn.
+            waveforms (size, crop_samples) float32, and the bandwidth of each in Hz, (size,)
+            float32, above which there is nothing to learn.
         """
 
 
@@ -36,8 +36,8 @@ class Draw:
 
     Attributes:
         recordings: (size,) int64, index of each item's recording.
-        positions: (size,) float64 in [0, 1), where the crop lies between start and end.
-        gains: (size,) float32, factor that the crop is multiplied by.
+        positions: (size,) float64 in [0, 1), of the crop between start and end.
+        gains: (size,) float32, factor of the crop.
     """
 
     recordings: np.ndarray
@@ -51,8 +51,8 @@ class CropSampler:
     Args:
         speakers: label of each recording's speaker.
         seconds: length of each recording.
-        speaker_power: 0 draws every second of audio equally often, 1 every speaker; between, rare
-            speakers count for more than their share.
+        speaker_power: 0 draws every second of audio equally often, 1 every speaker; values between
+            draw rare speakers more often than their share.
         gain_db: each crop is made quieter by up to this many decibels, drawn uniformly.
         seed: not negative.
 
@@ -91,7 +91,7 @@ class CropSampler:
         return self._from_uniform(uniform[rank * size : (rank + 1) * size])
 
     def replacement(self, step: int, item: int, attempt: int) -> Draw:
-        """One item in the place of one that cannot be read.
+        """A replacement for an item that cannot be read.
 
         Args:
             item: its index in the whole batch, over all processes.
@@ -106,7 +106,7 @@ class CropSampler:
         picks = np.searchsorted(self._cumulative, uniform[:, 0], side="right")
         gains = 10 ** (-self._gain_db * uniform[:, 2] / 20)
         return Draw(
-            # The last cumulative weight can lie just below 1.
+            # The last cumulative weight can be just below 1.
             recordings=picks.clip(max=len(self._cumulative) - 1),
             positions=uniform[:, 1],
             gains=gains.astype(np.float32),
@@ -114,6 +114,6 @@ class CropSampler:
 
 
 def crop_start(position: float | np.ndarray, samples: int | np.ndarray, crop: int) -> np.ndarray:
-    """First sample of a crop of ``crop`` in ``samples``; 0 where the recording is not longer."""
+    """First sample of a crop of ``crop`` in ``samples``; 0 if the recording is not longer."""
     spare = np.maximum(np.asarray(samples) - crop, 0)
     return np.floor(position * (spare + 1)).astype(np.int64)

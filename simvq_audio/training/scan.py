@@ -29,18 +29,19 @@ class Candidate:
 
 
 def find_candidates(source: Path, speaker_pattern: str | None = None) -> list[Candidate]:
-    """Every file of a folder, however deep, or of a tar archive that has the suffix of audio.
+    """Audio files, by suffix, in a folder and below it, or in a tar archive.
 
     Hidden files and folders are left out.
 
     Args:
         source: folder, or uncompressed tar archive.
         speaker_pattern: regular expression, searched in the path below ``source`` (with ``/``);
-            its first group is the speaker. By default the speaker is the path of the folder that
-            holds the file, and unknown for files that lie in ``source`` itself.
+            its first group is the speaker. Default: the path of the file's folder; unknown
+            for files in ``source`` itself.
 
     Raises:
-        ConfigError: the pattern is no regular expression, has no group, or does not match a file.
+        ConfigError: the pattern is not a regular expression, has no group, or does not match a
+            file.
         AudioError: there is no such folder or archive, or it holds no audio, or a folder in it
             cannot be read.
     """
@@ -76,13 +77,13 @@ def scan(
     """Read durations and rates.
 
     Args:
-        decode: read each recording to its end, which finds damage and the bandwidth; otherwise
-            the header alone.
+        decode: read each recording whole, to find damage and the bandwidth; otherwise only the
+            header.
         threads: recordings that are read at a time.
-        advance: called with 1 for each recording that is done.
+        advance: called with 1 for each recording.
 
     Returns:
-        a row for each recording, and one line for each that cannot be read.
+        a row for each recording, and a line for each that cannot be read.
 
     Raises:
         AudioError: an archive cannot be read, or none of the recordings.
@@ -122,15 +123,15 @@ def scan(
 def split_speakers(
     rows: Sequence[ManifestRow], dev_share: float, seed: int
 ) -> tuple[list[ManifestRow], list[ManifestRow]]:
-    """Split into a training and a development part that have no speaker in common.
+    """Split into a training and a development part without common speakers.
 
-    Speakers are taken in random order, and each goes to the development part unless that would grow
-    beyond its share. It gets the speaker with the least audio if every one is too much; with one
-    speaker alone, or a share of 0, it is empty.
+    Speakers are added to the development part in random order unless it would exceed its share. If
+    every speaker is too large, it gets the smallest; with a single speaker, or a share of 0, it is
+    empty.
 
     Args:
         dev_share: part of the total duration, 0 to less than 1.
-        seed: not negative; the split depends on it and the rows alone.
+        seed: not negative; the split depends only on it and the rows.
 
     Returns:
         rows of the two parts in the order given, with ``subset`` "train" or "dev".
@@ -145,7 +146,7 @@ def split_speakers(
     seconds: dict[str, float] = {}
     for row in rows:
         seconds[row.speaker_label] = seconds.get(row.speaker_label, 0.0) + row.duration
-    # Rounding must not keep out what is exactly the share.
+    # Tolerance for rounding, where a speaker is exactly the share.
     wanted = dev_share * sum(seconds.values()) * (1 + 1e-9)
     speakers = sorted(seconds)
     dev: set[str] = set()

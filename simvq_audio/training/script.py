@@ -1,4 +1,4 @@
-"""What scripts share: errors in one line."""
+"""For scripts: errors in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run_script(
     work: Callable[[argparse.Namespace], None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Parse the command line and do the work; a user's mistake ends in one line and exit code 1."""
+    """Parse the command line and do the work; errors of the user give one line and exit code 1."""
     args = parser.parse_args(arguments)
     try:
         work(args)

@@ -1,4 +1,4 @@
-"""The training data that a path stands for, ready when the step wants it."""
+"""Opens training data, packed or listed in a manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_source(path: Path, config: TrainingConfig, device: torch.device) -> Cro
     """Open a packed folder or a manifest (.jsonl).
 
     Raises:
-        ConfigError: it is neither, or cannot be used; or a manifest's audio is to be held on the
+        ConfigError: it is neither, or cannot be used; or audio of a manifest should be held on the
             device.
         AudioError: an archive that the manifest names cannot be read.
     """
@@ -42,10 +42,7 @@ def open_source(path: Path, config: TrainingConfig, device: torch.device) -> Cro
 
 
 class PinnedSource:
-    """A ``CropSource`` whose batches lie in pinned memory.
-
-    Only from there does a copy to the GPU run beside its work, and the host not wait for it.
-    """
+    """A ``CropSource`` with batches in pinned memory, for asynchronous copies to the GPU."""
 
     def __init__(self, source: CropSource) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Where the spectrum of a recording ends."""
+"""The bandwidth of recordings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ class SpectrumEnd:
 
     The estimate is the highest frequency at which the mean power spectrum (Blackman-Harris windows
     of 1024 samples, smoothed over 5 bins) is less than 70 dB below its peak and more than 6 dB
-    above the rounding noise of 16 bits. From 95 % of half the sample rate on it is taken as half
-    the sample rate, since the anti-alias filter ends every recording a little below. Silence counts
-    as full band.
+    above the rounding noise of 16 bits. From 95 % of half the sample rate it is rounded up to half
+    the sample rate, since anti-alias filters end a little below. Silence counts as full band.
 
-    At 70 dB, read speech at 16 and 24 kHz whose band is full comes out as such, and recordings made
-    from MP3 with a limit at 10 kHz come out at 10.1 kHz (median of 25). A codec that adds noise
-    above the end, as Opus may, hides it.
+    Read speech of full band at 16 and 24 kHz is recognised, and MP3 with a limit at 10 kHz gives
+    10.1 kHz (median of 25). Codecs that add noise above the limit, such as Opus, hide it.
 
     Args:
         sample_rate: Hz.
@@ -32,7 +30,7 @@ class SpectrumEnd:
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
-        # Side lobes below 90 dB: a Hann window's would fill 200 Hz above a steep end.
+        # Side lobes below -90 dB; those of a Hann window would fill 200 Hz above a steep end.
         phase = 2 * np.pi * np.arange(_WINDOW) / _WINDOW
         terms = [a * np.cos(k * phase) for k, a in enumerate(_BLACKMAN_HARRIS)]
         self._window = np.sum(terms, axis=0).astype(np.float32)
@@ -41,7 +39,7 @@ class SpectrumEnd:
         self._rest = np.empty(0, np.float32)
 
     def add(self, block: np.ndarray) -> None:
-        """Take the next block: (samples, channels) float."""
+        """Add a block, (samples, channels) float."""
         mono = np.concatenate([self._rest, block.mean(axis=1)])
         count = len(mono) // _WINDOW
         windows = mono[: count * _WINDOW].reshape(count, _WINDOW)
@@ -53,7 +51,7 @@ class SpectrumEnd:
         self._windows += len(windows)
 
     def bandwidth_hz(self) -> float:
-        """The estimate; the recording is complete."""
+        """The estimate, after the last block."""
         if not self._windows:
             # Shorter than one window.
             self._take(np.pad(self._rest, (0, _WINDOW - len(self._rest)))[None])

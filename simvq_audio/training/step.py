@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Plan(NamedTuple):
-    """What one step does; decided on the host from the step's number alone.
+    """What one step does; depends only on the step's number.
 
     Attributes:
-        quantize: the latent goes through the quantiser.
+        quantize: the latent is quantised.
         discriminate: the discriminators learn.
         heard: the generator learns from them.
-        hold: the generator does not move.
+        hold: the generator is not updated.
     """
 
     quantize: bool
@@ -45,11 +45,11 @@ class Plan(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step reports; all of it on the device.
+    """The results of a step, on the device.
 
     Attributes:
         losses: detached scalars by name, and gradient norms before clipping.
-        indices: of the quantiser, None in unquantised steps.
+        indices: from the quantiser; None in unquantised steps.
     """
 
     losses: dict[str, Tensor]
@@ -60,18 +60,16 @@ class TrainingStep:
     """Both networks, their optimisers and the averaged weights.
 
     The discriminators run once over originals and reconstructions. The generator's gradient is
-    taken at the reconstruction, with respect to nothing else, and handed on as a linear term; the
-    discriminators' own loss then goes back through the same graph. Counted in forward passes of
-    the discriminators this takes 7 (2 forward, 1 for the generator, 4 for their own gradients),
-    where two separate passes with a full backward pass each take 10 to 12. Balanced losses take
-    one more, for feature matching's gradient by itself.
+    computed at the reconstruction only and passed on to the model as a linear term; the
+    discriminators' loss then uses the same graph. In units of a forward pass of the discriminators
+    this costs 7 (2 forward, 1 for the generator, 4 for their gradients), two separate passes 10 to
+    12. Balanced losses need one more, for the gradient of feature matching.
 
-    Nothing in a step waits for the device, and all that is random in it follows from (seed, step,
-    rank).
+    A step does not wait for the device, and its randomness depends only on (seed, step, rank).
 
     Args:
         config: the run's configuration.
-        fabric: gives device, autocast, rank and number of processes.
+        fabric: device, autocast, rank and number of processes.
     """
 
     def __init__(self, config: TrainingConfig, fabric: Fabric) -> None:
@@ -103,7 +101,7 @@ class TrainingStep:
 
         Args:
             batch: this process's waveforms (crops, samples) and bandwidths (crops,) in Hz.
-            step: its number, which seeds what is random in it.
+            step: its number, which seeds its randomness.
         """
         config = self.config
         torch.manual_seed(_step_seed(config.seed, step, self._fabric.global_rank))
@@ -131,7 +129,7 @@ class TrainingStep:
                 bad = torch.maximum(bad, also_bad)
             self.skipped.update(bad)
             if not plan.hold:
-                # Short runs would otherwise average over their own random start.
+                # Otherwise, short runs would average over their random start.
                 self._update_average(min(config.optimizer.ema, (1 + step) / (10 + step)))
         return StepResult(losses, indices)
 
@@ -147,8 +145,8 @@ class TrainingStep:
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
-            # Every loss of the waveform ends at this leaf; what they ask of it together is handed
-            # on to the model as a linear term.
+            # The losses of the waveform are differentiated down to this leaf; their gradient is
+            # passed on to the model as a linear term.
             waveform = limited.detach().requires_grad_(not plan.hold)
             losses = self.spectral(waveform, original)
             gradient: Any = None if plan.hold else self.waveform_gradient(losses, waveform)
@@ -191,7 +189,7 @@ class TrainingStep:
             waveform: the reconstruction, as a leaf.
 
         Returns:
-            losses by name, and what they ask of ``waveform`` where they are heard.
+            losses by name, and the gradient at ``waveform`` if the generator learns from them.
         """
         config = self.config
         judged = config.judged_samples
@@ -217,7 +215,7 @@ class TrainingStep:
         learning_rate_factor: float,
         clip_norm: float,
     ) -> tuple[Tensor, Tensor]:
-        """Exchange, clip and apply gradients; see ``gradients.clip`` for what comes back."""
+        """Exchange, clip and apply gradients; returns what ``gradients.clip`` does."""
         exchange(network.parameters())
         norm, bad = clip(network.parameters(), clip_norm)
         for group in optimizer.param_groups:
@@ -234,7 +232,7 @@ class TrainingStep:
     # -- state ---------------------------------------------------------------------------------
 
     def restart_average(self) -> None:
-        """Set the averaged weights to the present ones."""
+        """Set the averaged weights to the current ones."""
         self.average.load_state_dict(self.model.state_dict())
 
     def weights(self) -> dict[str, Any]:
@@ -247,7 +245,7 @@ class TrainingStep:
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Take back what ``weights`` gave, in any precision."""
+        """Restore what ``weights`` returned, in any precision."""
         self.model.load_state_dict(state["model"])
         self.discriminators.load_state_dict(state["discriminators"])
         self.average.load_state_dict({**self.model.state_dict(), **state["average"]})
@@ -264,7 +262,7 @@ class TrainingStep:
         }
 
     def load_moments(self, state: dict[str, Any]) -> None:
-        """Take back what ``moments`` gave; learning rates and the like stay this run's."""
+        """Restore what ``moments`` returned; learning rates are those of this run."""
         for name in ("generator_optimizer", "discriminator_optimizer"):
             optimizer = getattr(self, name)
             groups = optimizer.state_dict()["param_groups"]
@@ -277,16 +275,16 @@ class TrainingStep:
 def learning_rate_factor(
     config: OptimizerConfig, step: int, steps: int, fresh_since: int = 0
 ) -> float:
-    """What the learning rate is multiplied by at ``step`` (from 0) of ``steps``, 0 to 1.
+    """Factor on the learning rate at ``step`` (from 0) of ``steps``, 0 to 1.
 
     Args:
-        config: ``schedule`` "constant" stays at 1 until the last ``decay_steps`` steps, in which it
-            falls in a straight line; "cosine" falls along half a cosine from the end of the warm-up
-            on. Both end at ``final_factor``.
-        steps: where the run ends.
-        fresh_since: step at which the optimisers began without moments; the warm-up counts from
-            there. Not 0 only after a start from the carrying form, which has no moments: Adam's
-            first steps are as long as its learning rate, whatever the gradient.
+        config: ``schedule`` "constant" is 1 until the last ``decay_steps`` steps, in which it falls
+            linearly; "cosine" falls along half a cosine after the warm-up. Both end at
+            ``final_factor``.
+        steps: last step of the run.
+        fresh_since: step at which the optimisers started without moments, from which the warm-up
+            counts; above 0 after a start from ``carry.pt``. Adam's first steps are as long as its
+            learning rate, whatever the gradient.
     """
     warmup = min(1.0, (step - fresh_since + 1) / max(1, config.warmup_steps))
     if config.schedule == "constant":
@@ -301,7 +299,7 @@ def learning_rate_factor(
 def _optimizer(
     network: nn.Module, config: TrainingConfig, learning_rate: float
 ) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels only; the quantiser's fast parameters by themselves.
+    """AdamW with decay of matrices and kernels only; the quantiser's fast parameters are a group.
 
     Weights without a gradient (frozen parts, moving averages) are left out.
     """
@@ -332,7 +330,7 @@ def _without(parameters: Iterable[nn.Parameter], left_out: list[nn.Parameter]) -
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for one step of one process, far from those of its neighbours."""
+    """A seed for one step of one process, unrelated to those of its neighbours."""
     mixed = seed
     for number in (step, rank):
         # splitmix64's increment and first mixing round.

@@ -1,4 +1,4 @@
-"""The training loop: steps, lines, checkpoints, validation, and starting from any of them."""
+"""The training loop: steps, logging, checkpoints, validation, and resuming."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 BEST_MODEL = "best.safetensors"
-# Batches for the latents' statistics are drawn as of steps that no run reaches.
+# A step number that no run reaches, for the batches of the latents' statistics.
 _STATISTICS_STEP = 2**40
-# Several processes ask each other whether to stop only so often: asking waits for the device.
+# Steps between agreements of several processes on whether to stop, which wait for the device.
 _STOP_EVERY = 10
 
 
 class TrainingDiverged(SimvqAudioError):
-    """Gradients stayed non-finite."""
+    """Gradients were not finite for many steps."""
 
 
 class Trainer:
     """Trains an ``Autoencoder``; everything that a resumed run needs is in its checkpoint.
 
-    What is random follows from (seed, step, rank) alone, so neither the sampler's position nor the
-    state of a generator is kept: a run that was stopped at any moment goes on from its last
-    checkpoint and, on the CPU, ends with the very weights of one that was not.
+    Randomness depends only on (seed, step, rank), so no state of samplers or generators is kept: a
+    stopped run continues from its last checkpoint and, on the CPU, ends with the same weights as
+    one that was not stopped.
 
     Args:
         config: the run's configuration.
@@ -64,13 +64,13 @@ class Trainer:
             always a valid model), ``best.safetensors``, ``metrics.jsonl`` and ``config.json``.
             Only the first process reads and writes it.
         validation: scored at intervals, if given.
-        watch: told of progress by the first process, if given.
+        watch: follows progress in the first process, if given.
 
     Attributes:
-        step: how many steps are done.
+        step: number of steps done.
         networks: what is trained; see ``TrainingStep``.
-        quantizer_started: whether the quantiser is where the latents are; ``run`` starts it when
-            its first step is due.
+        quantizer_started: whether the quantiser was started from latents; ``run`` does so before
+            its first step.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Trainer:
         self.source = source
         self._validation = validation
         self._watch = watch if fabric.is_global_zero else None
-        # A frozen quantiser is as its owner wants it.
+        # A frozen quantiser is not changed.
         self.quantizer_started = (
             config.quantizer_start.unquantized_steps == 0 or "quantizer" in config.freeze
         )
@@ -106,19 +106,18 @@ class Trainer:
     # -- starting and stopping -----------------------------------------------------------------
 
     def start_from_model(self, path: Path) -> list[str]:
-        """Take the weights of a model file; optimisers and discriminators start fresh.
+        """Take the weights of a model file; optimisers and discriminators start from scratch.
 
-        A decoder that this run configures in another way takes the layers that have a counterpart
-        of the same name and shape.
+        A decoder with another configuration takes the layers of the same name and shape.
 
         Returns:
-            the parts of the model, quantiser or decoder, that start from scratch in whole or in
-            part, because this run configures them in another way.
+            the parts, quantiser or decoder, that start at least partly from scratch, because this
+            run configures them differently.
 
         Raises:
             ModelError: the file cannot be read.
-            ConfigError: it has another sample rate or another encoder, or another form of a part
-                that this run freezes.
+            ConfigError: it has another sample rate or another encoder, or a frozen part has another
+                form.
         """
         model, header = load_model(path, self._fabric.device)
         ours, theirs = self.config.model.to_dict(), header.config.to_dict()
@@ -138,7 +137,7 @@ class Trainer:
         return [part for part in PARTS if part not in taken]
 
     def resume(self) -> Path:
-        """Go on from the newest checkpoint in ``out``, or from ``carry.pt`` if there is none.
+        """Continue from the newest checkpoint in ``out``, or from ``carry.pt`` if there is none.
 
         Returns:
             the file.
@@ -155,7 +154,7 @@ class Trainer:
             state = load_checkpoint(path)
         path, state = self._fabric.broadcast((path, state))
         ours, theirs = self.config.to_dict(), {"freeze": [], **state["config"]}
-        # Runs of version 0.1.0 go on, too.
+        # Runs of version 0.1.0 can be resumed.
         stored = without_training_settings(theirs["model"])
         theirs["model"] = ModelConfig.from_dict(stored).to_dict()
         for part in ("model", "discriminators", "freeze"):
@@ -172,7 +171,7 @@ class Trainer:
         return path
 
     def save(self) -> None:
-        """Write checkpoint, carrying form and model, each whole or not at all.
+        """Write checkpoint, ``carry.pt`` and model, each whole or not at all.
 
         Raises:
             OSError: a file cannot be written.
@@ -261,7 +260,7 @@ class Trainer:
                 self._watch.close()
 
     def _batches(self) -> CropSource:
-        """The source, with threads in front unless its audio lies on the device anyway."""
+        """The source, with threads unless its audio is on the device."""
         data = self.config.data
         if not data.workers or data.hold_on_device:
             return self.source
@@ -308,8 +307,8 @@ class Trainer:
         if skipped.in_a_row >= self.config.max_skipped:
             raise TrainingDiverged(
                 f"no finite gradients in the last {int(skipped.in_a_row)} steps, up to step "
-                f"{self.step}; lower the learning rate and go on with --resume, from an earlier "
-                f"checkpoint if need be (remove later ones from {self.out / 'checkpoints'})"
+                f"{self.step}; lower the learning rate and continue with --resume, from an earlier "
+                f"checkpoint if necessary (remove later ones from {self.out / 'checkpoints'})"
             )
 
     def _validate(self) -> None:
@@ -350,7 +349,7 @@ class Trainer:
             entries_from_latents=config.quantizer_start.entries_from_latents,
             kmeans_rounds=config.quantizer_start.kmeans_rounds,
         )
-        # Different devices may round differently; the weights must not.
+        # Devices may round differently, but weights must be equal.
         state = {name: value.cpu() for name, value in quantizer.state_dict().items()}
         state = self._fabric.broadcast(state)
         quantizer.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What a model in training is worth, on a fixed set of recordings."""
+"""Scores of a model in training, on a fixed set of recordings."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from simvq_audio.training.manifest import load_manifest
 from simvq_audio.training.recordings import RecordingFiles, read_mono
 
 _METRICS: tuple[type[Metric], ...] = (PesqWb, Stoi, Estoi)
-# None of these, nor a network inside them, is in any loss.
+# Neither these nor a network in them is part of a loss.
 _JUDGES: tuple[type[Metric], ...] = (DistillMos, SpeakerSimilarity, GrossPitchError, VoicedKept)
-# Shorter recordings say little, and STOI needs 30 frames of speech.
+# STOI needs 30 frames of speech.
 _MIN_SECONDS = 1.0
 
 
 class Example(NamedTuple):
-    """A recording and what became of it, both (samples,) float32 at the model's rate."""
+    """A recording and its reconstruction, both (samples,) float32 at the model's rate."""
 
     name: str
     original: np.ndarray
@@ -49,8 +49,8 @@ class Validation:
     Attributes:
         scores: means over recordings by name: "mel" (nepers), "pesq_wb", "stoi", "estoi",
             "utilisation" (0 to 1), "perplexity", and "pesq_wb_failed", "stoi_failed" and
-            "estoi_failed", the numbers of recordings that have no such score (PESQ found no
-            speech, for instance) and are not in the mean. Where judges choose, theirs too, and
+            "estoi_failed", the numbers of recordings without such a score (for instance, PESQ found
+            no speech), which are not in the mean. If judges choose, also their scores and
             "judges" (``judgement``).
         examples: the first few recordings.
     """
@@ -69,11 +69,11 @@ class Validation:
 
 
 def judgement(scores: Mapping[str, float]) -> float:
-    """One number from 0 to 1 that judges of naturalness, voice and pitch share in equal parts.
+    """One number from 0 to 1, in equal parts of naturalness, voice and pitch.
 
     It is the mean of (DistillMOS - 1) / 4, speaker similarity, the share of voiced frames without
-    gross pitch error, and the share of voiced frames kept. A score that is missing counts as 0:
-    decoded recordings without any pitch or speech have none.
+    gross pitch error, and the share of voiced frames kept. A missing score counts as 0:
+    it means that there was no pitch or speech in the decoded recordings.
 
     Args:
         scores: by name of the metric, pitch errors and voiced frames in percent.
@@ -99,11 +99,10 @@ class ValidationSet:
         sample_rate: the model's, in Hz.
 
     Raises:
-        ConfigError: there are no recordings of at least a second, or nothing names the speakers
-            of a half.
+        ConfigError: there are no recordings of at least a second, or the speakers of a half are
+            not known.
         AudioError: a recording or a folder cannot be read.
-        MissingExtraError: what a metric needs is not installed; better known before training
-            than after hours of it.
+        MissingExtraError: a package of a metric is not installed.
     """
 
     def __init__(self, source: Path, config: ValidationConfig, sample_rate: int) -> None:
@@ -119,7 +118,7 @@ class ValidationSet:
         count = min(config.recordings, len(listed))
         index = 0
         for number in range(count):
-            # Evenly over the set; in the place of one that is too short comes the one behind it.
+            # Evenly over the set; one that is too short is replaced by the next.
             index = max(number * len(listed) // count, index)
             found = False
             while index < len(listed) and not found:

@@ -1,4 +1,4 @@
-"""What is seen of a run: a line on the terminal, ``metrics.jsonl`` and, on request, TensorBoard."""
+"""Progress of a run: a line on the terminal, ``metrics.jsonl`` and, on request, TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simvq_audio.errors import ConfigError, needs_extra
 from simvq_audio.training.validation import Example, spectrogram_image
 
 _METRICS = "metrics.jsonl"
-# What a line shows, of all that metrics.jsonl holds, and how.
+# Values of metrics.jsonl that a line shows, and their formats.
 _SHOWN = {
     "mel": ".3f",
     "quantizer": ".4f",
@@ -34,11 +34,11 @@ _SHOWN = {
 class Watch:
     """Follows one run; only the first process has one.
 
-    On a terminal a progress line is kept up to date; elsewhere every logged step is a line.
+    On a terminal, one line is updated; elsewhere every logged step prints a line.
 
     Args:
         out: run folder; ``metrics.jsonl`` and ``tensorboard/`` are written there.
-        steps: where the run ends.
+        steps: last step of the run.
         tensorboard: write scalars, audio and spectrograms for it.
 
     Raises:
@@ -57,7 +57,7 @@ class Watch:
         self._task: Any = None
 
     def start(self, step: int) -> None:
-        """Begin at ``step``; what was logged behind it, by a run that was killed, is dropped."""
+        """Start at ``step``; later lines, of a run that was killed, are removed."""
         path = self._out / _METRICS
         if path.exists():
             kept = [
@@ -112,7 +112,7 @@ class Watch:
                 self._writer.add_image(tag, spectrogram_image(audio), row["step"])
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the progress line."""
         if self._progress:
             self._progress.stop()
         if self._writer:
@@ -134,10 +134,10 @@ class Watch:
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """The rows of a run's ``metrics.jsonl``.
 
-    A line that was cut short, as a kill leaves it, is left out.
+    A truncated line, left by a killed run, is ignored.
 
     Raises:
-        ConfigError: there is no such file, or no row in it yet.
+        ConfigError: there is no such file, or it has no row yet.
     """
     path = run / _METRICS
     try:
@@ -146,12 +146,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     rows = [row for line in lines if (row := _row(line)) is not None]
     if not rows:
-        raise ConfigError(f"{path} holds nothing yet")
+        raise ConfigError(f"{path} has no rows yet")
     return rows
 
 
 def _row(line: str) -> dict[str, Any] | None:
-    """A line of metrics; None if it was cut short."""
+    """A line of metrics; None if it is truncated."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:

@@ -31,12 +31,12 @@ _MAKE: dict[str, Callable[[Any], list[nn.Module]]] = {
 
 
 class FamilyOutput(NamedTuple):
-    """What one family says about a batch.
+    """The outputs of one family for a batch.
 
     Attributes:
-        scores: one score map a sub-discriminator, (batch, 1, ...) float32.
-        features: for each sub-discriminator, the features of its layers, 4-D, in the precision that
-            they were computed in.
+        scores: a score map per sub-discriminator, (batch, 1, ...) float32.
+        features: for each sub-discriminator, the 4-D features of its layers, in the precision of
+            the computation.
     """
 
     scores: list[Tensor]
@@ -46,7 +46,7 @@ class FamilyOutput(NamedTuple):
 class Discriminators(nn.Module):
     """All families of a configuration, with convolutions in channels-last memory.
 
-    No item of a batch influences another's scores.
+    Items of a batch are judged independently.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
@@ -59,7 +59,7 @@ class Discriminators(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, waveform: Tensor) -> list[FamilyOutput]:
-        """(batch, samples) float32 -> one output a family, in the configuration's order.
+        """(batch, samples) float32 -> an output per family, in the configuration's order.
 
         Raises:
             ConfigError: there are fewer samples than the longest STFT window has.
@@ -86,9 +86,8 @@ class Discriminators(nn.Module):
 def normalize_level(waveform: Tensor) -> Tensor:
     """(batch, samples) -> the same without its mean, at a peak of 0.8.
 
-    Source: DAC (arXiv 2306.06546). Its peaks are floored at 1e-9 only, which lets a silent crop
-    send the generator gradients of 1e9; here crops under -60 dB of full scale are not raised
-    beyond what brings -60 dB to 0.8.
+    Source: DAC (arXiv 2306.06546). Its floor of 1e-9 for peaks gives a silent crop gradients of
+    1e9; here the floor is -60 dB of full scale.
     """
     centred = waveform - waveform.mean(dim=-1, keepdim=True)
     peak = centred.abs().amax(dim=-1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Which discriminators judge the generator, and how: configurations, checked when they are made.
+"""Configurations of the discriminators, checked when made.
 
-A ``DiscriminatorConfig`` holds families; each has a ``kind`` that ``discriminators/__init__.py``
-maps to a module, and says itself how its scores and features become losses.
+A ``DiscriminatorConfig`` has families, each with a ``kind`` that ``discriminators/__init__.py``
+maps to a network, and with its kinds of loss.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _Windows = Annotated[tuple[_Window, ...], Field(min_length=1)]
 
 @configuration
 class FamilyConfig:
-    """What every family of sub-discriminators has in common.
+    """Settings common to all families of sub-discriminators.
 
     Attributes:
         gan: "hinge" (relu(1 - real) + relu(1 + fake); relu(1 - fake) for the generator, as in
             EnCodec and Vocos) or "least_squares" ((1 - real)^2 + fake^2; (1 - fake)^2).
-        reduction: what becomes of the sub-discriminators' losses, "mean" or "sum".
+        reduction: of the sub-discriminators' losses, "mean" or "sum".
         feature_matching: "l1", mean absolute difference summed over layers (HiFi-GAN, DAC), or
             "relative", divided by the real features' mean magnitude and averaged over layers
             (EnCodec).
         first_feature: index of the first layer whose features are matched.
         match_scores: count the score map as one more layer of features.
-        normalize: take each item's mean away and bring its peak to 0.8 before judging it (DAC).
-        weight: of all the family's losses, the discriminators' own included.
+        normalize: remove each item's mean and scale its peak to 0.8 (DAC).
+        weight: of all the family's losses, of generator and discriminators.
     """
 
     gan: Literal["hinge", "least_squares"] = "hinge"
@@ -51,7 +51,7 @@ class FamilyConfig:
 
     @property
     def layers(self) -> int:
-        """Feature tensors that each sub-discriminator gives."""
+        """Feature tensors of each sub-discriminator."""
         raise NotImplementedError
 
 
@@ -60,11 +60,10 @@ class StftDiscriminatorConfig(FamilyConfig):
     """EnCodec's complex multi-scale STFT discriminator (arXiv 2210.13438).
 
     Attributes:
-        n_ffts: one sub-discriminator a window length, in samples; the hop is a quarter of it.
+        n_ffts: window lengths in samples, a sub-discriminator each; the hop is a quarter of it.
         channels: of the convolutions (32 in EnCodec).
         compression: power that magnitudes are raised to before the first layer; 1 in EnCodec. Below
-            1, quiet parts of the spectrum count too: on the compact model the discriminators' hinge
-            loss falls from 2.0 to 0.67 in 250 steps at 0.4, and to 1.9 at 1.
+            1, quiet parts of the spectrum get more weight, and the discriminators learn faster.
     """
 
     kind: Literal["stft"] = "stft"
@@ -80,10 +79,10 @@ class StftDiscriminatorConfig(FamilyConfig):
 
 @configuration
 class ContrastDiscriminatorConfig(FamilyConfig):
-    """Log magnitudes against their surroundings; for short runs on a CPU.
+    """Local contrast of log magnitudes; for short runs on a CPU.
 
     Attributes:
-        n_ffts: one sub-discriminator a window length, in samples; the hop is a quarter of it.
+        n_ffts: window lengths in samples, a sub-discriminator each; the hop is a quarter of it.
         channels: of the convolutions.
     """
 
@@ -102,7 +101,7 @@ class PeriodDiscriminatorConfig(FamilyConfig):
     """The multi-period discriminator of HiFi-GAN (arXiv 2010.05646).
 
     Attributes:
-        periods: one sub-discriminator a period, in samples.
+        periods: in samples, a sub-discriminator each.
         channels: of each layer; all but the last stride by 3.
     """
 
@@ -120,7 +119,7 @@ class ResolutionDiscriminatorConfig(FamilyConfig):
     """The multi-resolution magnitude discriminator of UnivNet (arXiv 2106.07889), as in Vocos.
 
     Attributes:
-        resolutions: one sub-discriminator a pair of (window length, hop), in samples.
+        resolutions: pairs of (window length, hop) in samples, a sub-discriminator each.
         channels: of the convolutions.
     """
 
@@ -139,10 +138,10 @@ class ResolutionDiscriminatorConfig(FamilyConfig):
 
 @configuration
 class BandDiscriminatorConfig(FamilyConfig):
-    """DAC's complex STFT discriminator with a stack of its own for every band (arXiv 2306.06546).
+    """DAC's complex STFT discriminator with a stack of layers for every band (arXiv 2306.06546).
 
     Attributes:
-        n_ffts: one sub-discriminator a window length, in samples; the hop is a quarter of it.
+        n_ffts: window lengths in samples, a sub-discriminator each; the hop is a quarter of it.
         bands: edges of the bands from 0 to 1, as fractions of the Nyquist frequency.
         channels: of the convolutions.
     """

@@ -1,4 +1,4 @@
-"""What the generator and the discriminators are trained by."""
+"""Losses of the generator and the discriminators."""
 
 from simvq_audio.training.losses.adversarial import discriminator_loss, generator_losses
 from simvq_audio.training.losses.bandwidth import limit_bandwidth

@@ -1,4 +1,4 @@
-"""What discriminators and generator make of scores and features."""
+"""Adversarial and feature matching losses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from simvq_audio.training.discriminators.config import DiscriminatorConfig, Fami
 def discriminator_loss(
     config: DiscriminatorConfig, real: Sequence[FamilyOutput], fake: Sequence[FamilyOutput]
 ) -> Tensor:
-    """What the discriminators learn from: low where they tell real from fake.
+    """Loss of the discriminators.
 
     Args:
-        config: its families say how scores become losses.
-        real, fake: what ``Discriminators`` gave for originals and reconstructions.
+        config: its families choose the kind of loss.
+        real, fake: outputs of ``Discriminators`` for originals and reconstructions.
 
     Returns:
         scalar: the weighted sum over families.
@@ -40,7 +40,7 @@ def discriminator_loss(
 def generator_losses(
     config: DiscriminatorConfig, real: Sequence[FamilyOutput], fake: Sequence[FamilyOutput]
 ) -> dict[str, Tensor]:
-    """What the generator learns from the discriminators; gradients flow through ``fake`` alone.
+    """Losses of the generator; gradients flow through ``fake`` only.
 
     Args and source: as for ``discriminator_loss``; see ``FamilyConfig`` for feature matching.
 
@@ -61,7 +61,7 @@ def generator_losses(
 
 
 def _distance(family: Family, score: Tensor, label: int) -> Tensor:
-    """How far scores are from "real" (label 1) or "fake" (label -1), elementwise."""
+    """Loss of scores for "real" (label 1) or "fake" (label -1), elementwise."""
     if family.gan == "hinge":
         return torch.relu(1 - label * score)
     # Least squares places fakes at 0, not at -1.
@@ -69,7 +69,7 @@ def _distance(family: Family, score: Tensor, label: int) -> Tensor:
 
 
 def _matched(family: Family, output: FamilyOutput, index: int) -> list[Tensor]:
-    """The tensors of one sub-discriminator that feature matching compares."""
+    """Tensors of one sub-discriminator that feature matching compares."""
     features = output.features[index][family.first_feature :]
     return [*features, output.scores[index]] if family.match_scores else features
 
@@ -77,12 +77,12 @@ def _matched(family: Family, output: FamilyOutput, index: int) -> list[Tensor]:
 def _feature_distance(family: Family, real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """One sub-discriminator's feature matching loss."""
     real = [r.detach() for r in real]
-    # In the features' precision: sums are kept in float32, and half of it rounds a layer's mean by
-    # 0.4 % at most; maps in float32 would take twice the time.
+    # In the features' precision, which rounds a layer's mean by 0.4 % at most, since sums are in
+    # float32; float32 features would take twice the time.
     distances = torch.stack([F.l1_loss(f, r) for r, f in zip(real, fake)]).float()
     if family.feature_matching == "l1":
         return distances.sum()
-    # Relative, so that deep and shallow layers count alike.
+    # Relative, so that deep and shallow layers have equal weight.
     scales = torch.stack([r.abs().mean() for r in real]).float().clamp(min=1e-5)
     return (distances / scales).mean()
 

@@ -1,23 +1,23 @@
-"""Keeps material of a low bandwidth from teaching the model that there is nothing above."""
+"""Keeps recordings of low bandwidth from teaching the model silence above it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Where the flat part of a spectrum ends, as a share of where all of it ends. Measured on speech: at
-# 16 kHz it falls by 10 dB from 7.4 to 7.6 kHz and by 60 dB to 8 kHz; recordings that end at 10 and
-# 11 kHz begin to fall at 9.4 and 10.2 kHz.
+# End of the flat part of a spectrum, as a share of the bandwidth. In speech at 16 kHz, the spectrum
+# falls by 10 dB from 7.4 to 7.6 kHz; recordings that end at 10 and 11 kHz fall from 9.4 and 10.2
+# kHz.
 _FLAT_SHARE = 0.92
 
 
 def limit_bandwidth(waveforms: Tensor, bandwidths: Tensor, sample_rate: int) -> Tensor:
     """Remove what lies above each item's bandwidth, and its roll-off below.
 
-    Applied to original and reconstruction alike, so that what the model does above the bandwidth
-    of a recording neither costs nor pays. The slope that ends a recording goes as well: a model
-    that hears it puts notches there into recordings that do not end there. Items whose bandwidth is
-    half the sample rate stay whole. The filter is a brick wall over the whole crop, differentiable.
+    Applied to original and reconstruction, so that losses ignore what the model does above the
+    bandwidth of a recording. The roll-off is removed as well: a model that learns it puts notches
+    into recordings of full band. Items whose bandwidth is half the sample rate are not changed. The
+    filter is a brick wall over the whole crop, and differentiable.
 
     Args:
         waveforms: (batch, samples).

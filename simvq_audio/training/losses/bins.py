@@ -1,4 +1,4 @@
-"""Differences of magnitudes bin by bin, which tell harmonics from what lies between them."""
+"""Differences of magnitudes of single bins, which resolve harmonics."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from torch import Tensor, nn
 
 from simvq_audio.training.losses.pair import SignalPair
 
-# The longest window of the default mel loss at 24 kHz, so that one STFT does for both.
+# The longest window of the default mel loss at 24 kHz, so that both share an STFT.
 _WINDOW_SECONDS = 2048 / 24_000
-# Mean squares of a bin count as at least this: -100 dB of full scale.
+# Least mean square of a bin: -100 dB of full scale.
 _FLOOR = 1e-10
 # Where an ERB begins to grow with frequency, Hz: 1000 / 4.37.
 _ERB_CORNER = 228.8
-# Below the pitch of any voice there is rumble, which nobody hears and no codec can follow.
+# Below the pitch of any voice there is only rumble.
 _LOWEST = 50.0
 
 
 class BinsLoss(nn.Module):
     """Mean absolute difference of the log magnitudes of single bins, in nepers.
 
-    Mel bands are wider than the harmonics of a low voice lie apart from 1.5 kHz on, and above 8 kHz
-    wide enough for a steady tone to pass for noise: a mel loss cannot tell them. Bins of 12 Hz can.
-    From 50 Hz on a bin counts by its share of the ear's frequency scale (at 100 Hz 25 times as much
-    as at 8 kHz): most bins lie where speech is noise that no codec can follow, and a fundamental
-    has only a handful.
+    From 1.5 kHz mel bands are wider than the distance of a low voice's harmonics, and above 8 kHz a
+    steady tone looks like noise in them. Bins of 12 Hz resolve both. From 50 Hz, bins are weighted
+    by their share of the ear's frequency scale (25 times as much at 100 Hz as at 8 kHz), since most
+    bins are at frequencies where speech is noise, and few are near a fundamental.
 
     Source: the log-magnitude term of Yamamoto et al., "Parallel WaveGAN" (arXiv 1910.11480), at
     one resolution; the scale is that of equivalent rectangular bandwidths (Glasberg and Moore,

@@ -1,4 +1,4 @@
-"""What the generator is judged by: the weight of each loss."""
+"""Weights of the generator's losses."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ _LARGEST_SHARE_OF_SCORES = 0.1
 
 @configuration
 class LossConfig:
-    """Weights of the generator's losses; 0 leaves one out. Each is described where it is computed.
+    """Weights of the generator's losses; 0 disables a loss.
 
     Attributes:
         mel: log-mel magnitudes (``losses.mel``).
         bins: log magnitudes of single STFT bins (``losses.bins``).
-        pesq: audible differences as PESQ weighs them (``losses.pesq``).
-        stoi: correlation of envelopes as STOI measures it (``losses.stoi``).
-        quantizer: all of the quantiser's losses. Entries and latents follow each other at any
-            weight; much above 3 (beside a mel weight of 15), latents shrink and perplexity falls.
-        commitment: the part of them that moves latents to entries (beta), in relation to the part
-            that moves entries to latents.
-        adversarial, feature_matching: what ``losses.adversarial.generator_losses`` returns.
-        balance: weights of the losses of the waveform, which are all but the quantiser's, are
-            shares of what the model learns; see ``balancer.WaveformGradient``.
+        pesq: PESQ's disturbance (``losses.pesq``).
+        stoi: STOI's correlation of envelopes (``losses.stoi``).
+        quantizer: the quantiser's losses. Much above 3 (with a mel weight of 15), latents shrink
+            and perplexity falls.
+        commitment: weight of the commitment loss (beta) relative to the codebook loss.
+        adversarial, feature_matching: see ``losses.adversarial.generator_losses``.
+        balance: weights of all losses but the quantiser's are shares of the gradient; see
+            ``balancer.WaveformGradient``.
     """
 
     mel: NonNegative = 15.0
@@ -68,13 +67,13 @@ class LossConfig:
 
 @configuration
 class MelConfig:
-    """How mel spectra are made for the mel loss.
+    """Mel spectra of the mel loss.
 
     Attributes:
         scales: (window, hop, bands) each, windows and hops in samples.
         filters: "slaney" (Slaney's mel scale, filters of equal area: librosa's default) or "htk"
             (HTK's mel scale, filters that peak at 1: torchaudio's default).
-        floor: magnitudes below it count as it, so that silence does not weigh more than speech.
+        floor: least magnitude, so that silence does not weigh more than speech.
     """
 
     scales: Annotated[tuple[tuple[_EvenCount, Count, Count], ...], Field(min_length=1)] = (

@@ -9,7 +9,7 @@ from simvq_audio.errors import needs_extra
 from simvq_audio.training.losses.config import MelConfig
 from simvq_audio.training.losses.pair import SignalPair, energy
 
-# Squared magnitudes count as at least this much, so that gradients stay finite in silence.
+# Least squared magnitude, for finite gradients in silence.
 _QUIET = 1e-18
 
 

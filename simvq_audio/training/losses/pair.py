@@ -1,4 +1,4 @@
-"""What the losses compare: two signals and their spectra."""
+"""Two signals and their spectra, for losses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SignalPair:
         Hann window, frames centred on multiples of the hop, ends reflected.
 
         Args:
-            padding: length of the transform in windows; what lies beside the window is zero.
+            padding: length of the transform in windows; zero outside the window.
         """
         key = window, hop, padding
         if key not in self._spectra:
@@ -46,7 +46,7 @@ class SignalPair:
         return self._spectra[key]
 
     def powers(self, window: int, hop: int, padding: int = 1) -> tuple[Tensor, Tensor]:
-        """The same as mean squares, (batch, bins, frames): a frame's bins add up to its level."""
+        """Mean squares, (batch, bins, frames): the sum over a frame's bins is its mean square."""
         # Parseval: both halves of the spectrum, over the window's length and energy (3/8 of it).
         scale = 2 / (0.375 * padding * window**2)
         ours, theirs = (scale * energy(spectrum) for spectrum in self.spectra(window, hop, padding))

@@ -1,4 +1,4 @@
-"""Audible differences of loudness, as PESQ weighs them."""
+"""PESQ's audible differences of loudness, as a loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from simvq_audio.errors import ConfigError
 from simvq_audio.training.losses.pair import SignalPair
 
-# ITU-T P.862.2 works on 16 kHz; with the same window in seconds, its bins lie where ours do.
+# ITU-T P.862.2 works at 16 kHz; a window of the same seconds has the same bins.
 _RATE = 16_000
 _WINDOW_SECONDS = 0.032
 # Its bands: bins in each, and the factor on their sum; width in Bark; hearing threshold in dB.
@@ -39,20 +39,21 @@ _THRESHOLDS_DB = (
 # The input filter of the wide-band mode: coefficients of z^0, z^-1 and z^-2.
 _FILTER = ((2.740826, -5.4816519, 2.740826), (1.0, -1.9444777, 0.94597794))
 _POWER_SCALE, _LOUDNESS_SCALE, _ZWICKER_POWER = 6.910853e-6, 0.1866055, 0.23
-# Both are brought to this mean square between the two frequencies. Where there is less than -60 dB
-# of full scale there is no speech, and hiss must not be made as loud as speech.
+# Both signals are scaled to this mean square between the two frequencies, unless they are below
+# -60 dB of full scale, where there is no speech but hiss.
 _LEVEL, _LEAST_LEVEL = 1e7, 1e-6
 _LEVEL_BAND_HZ = (325.0, 3250.0)
 # A frame below this is a pause. A band holds speech where it exceeds its hearing threshold by this
 # factor.
 _PAUSE, _CLEARLY = 1e7, 100.0
-# What is added to powers, so that ratios of small ones say nothing, and the ratios' ranges.
+# Added to powers, so that ratios of small ones are near 1; and the ranges of the ratios.
 _BAND_OFFSET, _FRAME_OFFSET, _ASYMMETRY_OFFSET = 1e3, 5e3, 50.0
 _BAND_RATIOS, _FRAME_RATIOS, _ASYMMETRY_RANGE = (0.01, 100.0), (3e-4, 5.0), (3.0, 12.0)
 _ASYMMETRY_POWER = 1.2
 _DEAD_ZONE = 0.25
 _MOST_DISTURBANCE = 45.0
-# Frames over which disturbances are joined, by a norm of this order; half of them overlap.
+# Frames per segment whose disturbances are joined by a norm of this order; segments overlap by
+# half.
 _SEGMENT, _SEGMENT_ORDER = 20, 6
 _SYMMETRIC, _ASYMMETRIC = 0.1, 0.0309
 
@@ -60,11 +61,10 @@ _SYMMETRIC, _ASYMMETRIC = 0.1, 0.0309
 class PesqLoss(nn.Module):
     """Symmetric and asymmetric disturbance of P.862.2, weighted: 4.5 minus the raw PESQ score.
 
-    What a reconstruction adds counts more than what it lacks, and differences below a quarter of
-    the smaller loudness count nothing. Left out are the alignment in time, which a codec does not
-    need, the second look at badly aligned stretches, and the larger weight of a file's end. The
-    corrections for level and filtering have their gradient: with constant ones, which follow the
-    reconstruction without it, training makes recordings quieter by decibels.
+    Additions count more than losses, and differences below a quarter of the smaller loudness are
+    ignored. Time alignment, which a codec does not need, realignment of bad intervals, and the
+    larger weight of a file's end are left out. The corrections for level and filtering are
+    differentiated: if they were constants, training would make recordings quieter by decibels.
 
     Source: ITU-T P.862 and P.862.2. As a loss: Martin-Donas et al., "A Deep Learning Loss Function
     Based on the Perceptual Evaluation of the Speech Quality", IEEE Signal Processing Letters 2018.
@@ -95,12 +95,12 @@ class PesqLoss(nn.Module):
         frequencies = torch.arange(int(counts.sum())) * (sample_rate / self.longest)
         band_of_bin = torch.repeat_interleave(torch.arange(len(_BINS)), counts)
         member = torch.nn.functional.one_hot(band_of_bin, len(_BINS)).T.double()
-        # Its powers are squares of an unscaled transform of 32 ms at its own rate.
+        # The standard's powers are squares of an unscaled transform of 32 ms at 16 kHz.
         scale = _POWER_SCALE * 0.375 / 2 * (_RATE * _WINDOW_SECONDS) ** 2
         bands = member * torch.tensor(_FACTORS)[:, None] * scale * _input_gain(frequencies)
         thresholds = 10 ** (torch.tensor(_THRESHOLDS_DB, dtype=torch.float64) / 10)
         centres = torch.tensor(_BARK_WIDTHS).cumsum(0)
-        # Zwicker's power rises for the lowest bands.
+        # Zwicker's exponent is larger in the lowest bands.
         exponents = _ZWICKER_POWER * (6 / (centres + 2)).clamp(1, 2) ** 0.15
         low, high = _LEVEL_BAND_HZ
         inside = (frequencies >= low) & (frequencies <= high)
@@ -111,7 +111,7 @@ class PesqLoss(nn.Module):
             ("thresholds", thresholds[:, None]),
             ("exponents", exponents[:, None]),
         ):
-            # The first band is the signal's mean, which is not heard.
+            # The first band is the signal's mean, which is inaudible.
             self.register_buffer(name, rows[1:].float(), persistent=False)
 
     def forward(self, pair: SignalPair) -> Tensor:
@@ -137,12 +137,12 @@ class PesqLoss(nn.Module):
         return score.mean()
 
     def _gain(self, powers: Tensor) -> Tensor:
-        """What brings (batch, bins, frames) to the level of the standard, (batch, 1, 1)."""
+        """Factor from (batch, bins, frames) to the level of the standard, (batch, 1, 1)."""
         level = (powers * self.level_band).sum(dim=1).mean(dim=1)
         return (_LEVEL / level.clamp(min=_LEAST_LEVEL))[:, None, None]
 
     def _band_ratio(self, decoded: Tensor, original: Tensor) -> Tensor:
-        """What the reconstruction's long-term spectrum is to the original's, (batch, bands, 1)."""
+        """Ratio of the reconstruction's long-term spectrum to the original's, (batch, bands, 1)."""
         spoken = self._audible(original, _CLEARLY).sum(dim=1, keepdim=True) >= _PAUSE
         ours, theirs = (
             (self._audible(powers, _CLEARLY) * spoken).mean(dim=2, keepdim=True)
@@ -151,7 +151,7 @@ class PesqLoss(nn.Module):
         return ((ours + _BAND_OFFSET) / (theirs + _BAND_OFFSET)).clamp(*_BAND_RATIOS)
 
     def _frame_ratio(self, decoded: Tensor, original: Tensor) -> Tensor:
-        """What brings each frame to the original's power, (batch, 1, frames)."""
+        """Factor from each frame to the original's power, (batch, 1, frames)."""
         ours, theirs = (
             self._audible(powers).sum(dim=1, keepdim=True) + _FRAME_OFFSET
             for powers in (decoded, original)
@@ -171,7 +171,7 @@ class PesqLoss(nn.Module):
 
 
 def _joined(disturbance: Tensor) -> Tensor:
-    """(batch, frames) -> (batch,): the worst moments of each segment, then the root mean square."""
+    """(batch, frames) -> (batch,): a high norm over each segment, then the root mean square."""
     clipped = disturbance.clamp(1e-3, _MOST_DISTURBANCE)
     length = min(_SEGMENT, clipped.shape[1])
     segments = clipped.unfold(1, length, max(1, length // 2))

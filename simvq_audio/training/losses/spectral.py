@@ -20,8 +20,8 @@ from simvq_audio.training.losses.stoi import StoiLoss
 class SpectralLosses(nn.Module):
     """Every loss between spectra that has a weight above zero.
 
-    Spectra that several losses use are computed once a call, and the original's without
-    building a graph. A loss is a module with a ``forward(pair)`` that returns a scalar,
+    Spectra that several losses use are computed once per call, those of the original
+    without a graph. A loss is a module with a ``forward(pair)`` that returns a scalar,
     ``hann_windows``, the lengths of the windows that it uses, and ``longest``, the length of its
     longest transform, both in samples.
 

@@ -1,4 +1,4 @@
-"""Correlation of band envelopes, as STOI measures it."""
+"""STOI's correlation of band envelopes, as a loss."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from simvq_audio.training.losses.pair import SignalPair
 
-# STOI's frames, twice as many bins as they need, and 384 ms of such frames.
+# STOI's frames, transforms of twice their length, and segments of 384 ms.
 _WINDOW_SECONDS = 0.0256
 _PADDING = 2
 _SEGMENT = 30
 # Third-octave bands and the lowest one's centre in Hz.
 _BANDS, _LOWEST = 15, 150.0
-# What STOI hears ends here, in Hz: it works on 10 kHz.
+# STOI works at 10 kHz, so its bands end here, in Hz.
 _HIGHEST = 5000.0
-# Where a reconstruction exceeds the original by more than this it counts as this, in dB.
+# Limit, in dB, by which a reconstruction may exceed the original.
 _LARGEST_DB = 15.0
 # Frames this far below the loudest are pauses, in dB; so are those with a lower mean square.
 _RANGE_DB = 40.0
@@ -25,10 +25,10 @@ _QUIET = 1e-12
 
 
 class StoiLoss(nn.Module):
-    """1 minus the mean correlation of third-octave envelopes over 384 ms: 1 - STOI, nearly.
+    """1 minus the mean correlation of third-octave envelopes over 384 ms: about 1 - STOI.
 
     Frames, bands and segments are STOI's, at the signal's own rate instead of 10 kHz. Pauses are
-    cut out between frames, where STOI cuts them out of the waveform.
+    removed from the frames, where STOI removes them from the waveform.
 
     Source: Taal et al., "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted
     Noisy Speech", IEEE TASLP 2011.
@@ -54,11 +54,11 @@ class StoiLoss(nn.Module):
     def forward(self, pair: SignalPair) -> Tensor:
         """-> scalar: the mean over the batch's segments, 0 for equal signals.
 
-        Items with less speech than a segment do not count; where none has more, the loss is 0.
+        Items with less speech than a segment are ignored; if all have less, the loss is 0.
         """
         powers = pair.powers(self.window, self.window // 2, _PADDING)
         spoken = _spoken(self.heard @ powers[1])
-        # Speech first, in order: segments then run across the pauses.
+        # Frames of speech first, in order, so that segments skip the pauses.
         order = torch.argsort((~spoken).byte(), dim=1, stable=True)
         count, length = spoken.sum(dim=1), min(_SEGMENT, order.shape[1])
         ours, theirs = (
@@ -75,13 +75,13 @@ class StoiLoss(nn.Module):
 
 
 def _spoken(levels: Tensor) -> Tensor:
-    """(batch, frames) mean squares -> which of them are no pauses, bool."""
+    """(batch, frames) mean squares -> which are speech, bool."""
     least = levels.amax(dim=1, keepdim=True) * 10 ** (-_RANGE_DB / 10)
     return levels > least.clamp(min=_LEAST_LEVEL)
 
 
 def _segments(envelopes: Tensor, order: Tensor, length: int) -> Tensor:
-    """(batch, bands, frames), its frames put in order -> (batch, bands, segments, length)."""
+    """(batch, bands, frames), frames in a new order -> (batch, bands, segments, length)."""
     return envelopes.gather(2, order[:, None].expand_as(envelopes)).unfold(2, length, 1)
 
 
