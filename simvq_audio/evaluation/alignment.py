@@ -1,4 +1,4 @@
-"""The constant delay of a codec, from what it made of some recordings."""
+"""The constant delay of a codec, estimated from decoded recordings."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 from simvq_audio.errors import SimvqAudioError
 
 _MAX_SECONDS = 0.5
-# Envelopes: in bands, every millisecond, over windows that are short against syllables.
+# Envelopes in bands, every millisecond, over windows shorter than syllables.
 _ENVELOPE_HOP = 0.001
 _ENVELOPE_WINDOW = 0.016
 _BANDS = 12
-# Quieter than this below a band's loudest frame is the same silence, whatever a codec puts there.
+# Levels this far below a band's loudest frame count as silence.
 _ENVELOPE_RANGE = 5.0  # nepers of power, 22 dB
-# By so much the waveforms may correct what the envelopes say, and so alike they must be for it.
+# How far the waveforms may correct the estimate of the envelopes, and the correlation needed for
+# that.
 _REFINE_SECONDS = 0.004
 _REFINE_CORRELATION = 0.5
 _AGREE_SECONDS = 0.005
-# What envelopes cannot tell from no delay at all, which is the likelier.
+# Delays that envelopes cannot distinguish from none, which is more likely.
 _ENVELOPE_ERROR = 0.001
 
 
 class AlignmentError(SimvqAudioError):
-    """An original and a decoded recording do not belong together, or are too short to tell."""
+    """An original and a decoded recording do not match, or are too short to tell."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Delay:
     """The constant delay of a codec.
 
     Attributes:
-        samples: positive where decoded recordings are late.
-        agreement: share of recordings that, taken alone, give the same delay within 5 ms; below a
-            half there is no constant delay.
-        exact: whether waveforms are alike enough to tell it to the sample; otherwise envelopes
-            tell it to one or two milliseconds, and below one it counts as none.
+        samples: positive if decoded recordings are late.
+        agreement: share of recordings whose own delay is within 5 ms of this; below a half there is
+            no constant delay.
+        exact: whether the waveforms correlate enough for an estimate to the sample; otherwise it is
+            that of envelopes, exact to one or two milliseconds.
     """
 
     samples: int
@@ -52,18 +53,18 @@ def estimate_delay(
 ) -> Delay:
     """Estimate one delay for all recordings of a codec.
 
-    Envelopes in bands of frequencies come first: they survive codecs that make up phases. Their
-    correlations, summed over recordings, give the delay to one or two milliseconds. If near it also
-    the waveforms correlate, of either polarity, they give it to the sample.
+    Envelopes in frequency bands come first, since they survive codecs that make up phases: their
+    correlations, summed over recordings, give the delay to one or two milliseconds. If the
+    waveforms correlate near it, in either polarity, they give it to the sample.
 
     Args:
-        pairs: (samples,) original and decoded waveforms of one rate, not always of equal length;
-            a handful of seconds of speech in all is enough. Held one at a time.
+        pairs: (samples,) original and decoded waveforms of one rate; their lengths may differ. Some
+            seconds of speech in all are enough.
         sample_rate: of all, in Hz.
-        max_seconds: delays beyond it, of either sign, are not found.
+        max_seconds: largest delay, of either sign.
 
     Raises:
-        AlignmentError: no pair has sound in both of at least 0.1 s.
+        AlignmentError: no pair has at least 0.1 s of sound in both.
     """
     hop = max(1, round(_ENVELOPE_HOP * sample_rate))
     reach = max(2, round(max_seconds * sample_rate / hop))
@@ -88,7 +89,7 @@ def estimate_delay(
     agreement = np.mean(np.abs(alone - by_envelope) * hop <= _AGREE_SECONDS * sample_rate)
     centre = round(by_envelope * hop)
     width = round(_REFINE_SECONDS * sample_rate)
-    # One polarity is common to all recordings, so signs are dropped after the mean, not before.
+    # The polarity is common to all recordings, so the absolute value is taken after the mean.
     near = np.mean(fine, axis=0)[fine_reach + centre - width : fine_reach + centre + width + 1]
     best = int(np.abs(near).argmax())
     exact = bool(abs(near[best]) >= _REFINE_CORRELATION)
@@ -102,7 +103,7 @@ def estimate_delay(
 def align(
     reference: np.ndarray, decoded: np.ndarray, delay: int, sample_rate: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Remove a delay and cut both waveforms to the stretch that both have.
+    """Remove a delay and cut both waveforms to their common part.
 
     Args:
         reference, decoded: (samples,) of one rate.
@@ -113,8 +114,8 @@ def align(
         both, views of equal length.
 
     Raises:
-        AlignmentError: more than half a second of the original has no counterpart: frames and
-            delays are shorter, so that the decoded recording is of another original or damaged.
+        AlignmentError: more than half a second of the original is missing, which is more than
+            frames and delays explain.
     """
     first, second = reference[max(-delay, 0) :], decoded[max(delay, 0) :]
     samples = min(len(first), len(second))

@@ -1,4 +1,4 @@
-"""How much of the codebook a set of recordings uses."""
+"""Use of the codebook over a set of recordings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from simvq_audio.evaluation.results import ALL, CodebookUse
 
 
 class CodeCounter:
-    """Counts codes by folder and over all, one recording after the other.
+    """Counts codes by folder and in total, one recording after the other.
 
     Args:
-        codebook_size: codes lie below it.
+        codebook_size: number of entries.
     """
 
     def __init__(self, codebook_size: int) -> None:
@@ -22,7 +22,7 @@ class CodeCounter:
 
     def add(self, folder: str, indices: np.ndarray) -> None:
         """Count the (channels, frames) codes of a recording."""
-        # torch, which this brings, is slow to import.
+        # Imports torch, which is slow.
         import torch
 
         from simvq_audio.model.usage import code_counts
@@ -35,13 +35,13 @@ class CodeCounter:
                 self._counts[key] = counts.copy()
 
     def use(self, folders: Iterable[str]) -> dict[str, CodebookUse]:
-        """The use by folder, "all" first, of those with any recording."""
+        """The use by folder, "all" first; folders without codes are left out."""
         keys = [key for key in dict.fromkeys((ALL, *folders)) if key in self._counts]
         return {key: codebook_use(self._counts[key]) for key in keys}
 
 
 def codebook_use(counts: np.ndarray) -> CodebookUse:
-    """What (codebook_size,) counts say; utilisation, perplexity, entropy as in ``model.usage``."""
+    """Utilisation, perplexity and entropy (see ``model.usage``) of (codebook_size,) counts."""
     import torch
 
     from simvq_audio.model.usage import entropy, perplexity, utilisation

@@ -1,7 +1,7 @@
-"""How far a decoder's phases carry on from frame to frame, and what it costs where they do not.
+"""Coherence of a decoder's phases from frame to frame, and the level lost without it.
 
-An inverse STFT head that predicts each frame's phase by itself asks for spectra that no waveform
-has: overlapping frames cancel in part, and the waveform is quieter than the head's magnitudes.
+An inverse STFT head predicts each frame's phase independently. If overlapping frames do not match,
+they cancel in part, and the waveform is quieter than the head's magnitudes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class BandCoherence:
         low, high: edges in Hz.
         asked: level of the head's spectra against the original's, dB.
         kept: level of the decoded waveform's spectra against the original's, dB.
-        lost: asked - kept: what cancels in the overlap-add, dB.
-        phase_advance: how well the phases of the head's spectra advance from frame to frame as
-            the original's do: mean cosine of the difference, weighted by the original's energy;
-            1 is the same, 0 is random.
+        lost: asked - kept: the loss in the overlap-add, dB.
+        phase_advance: agreement of the head's phase advance from frame to frame with the
+            original's: mean cosine of the difference, weighted by the original's energy; 1 is
+            equal, 0 random.
     """
 
     low: float
@@ -57,12 +57,12 @@ def band_coherence(
     """Code and decode recordings, and compare spectra band by band.
 
     Args:
-        model: whose decoder ends in an inverse STFT head, in evaluation mode.
+        model: with an inverse STFT head, in evaluation mode.
         recordings: (samples,) float32 each, at the model's rate.
         edges: of the bands in Hz, rising, up to half the rate.
 
     Raises:
-        ConfigError: a band holds no bin, or nothing is to be heard.
+        ConfigError: a band has no bin, or the recordings are silent.
     """
     decoder: Any = model.decoder
     istft = decoder.head.istft

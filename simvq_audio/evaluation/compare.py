@@ -1,4 +1,4 @@
-"""Comparing what several codecs, run elsewhere, made of the same recordings."""
+"""Comparison of several codecs by their decoded files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from simvq_audio.evaluation.results import Report, SystemResult
 from simvq_audio.evaluation.runner import EvaluationOptions, digests_of, make_report, score_jobs
 from simvq_audio.evaluation.scoring import ScoringJob, load_pair
 
-# Recordings that a codec's delay is estimated from; a few suffice.
+# Recordings for estimating a codec's delay.
 _DELAY_RECORDINGS = 24
-# Below this share of recordings that agree there is no constant delay.
+# Share of recordings that must agree on a constant delay.
 _AGREEMENT = 0.5
-# Under this name a report's failures say so.
+# Name of such a failure in reports.
 DELAY_FAILURE = "(delay)"
 
 
@@ -37,13 +37,13 @@ def compare_systems(
 ) -> Report:
     """Score decoded files against the recordings that they were made of.
 
-    Files are paired as ``pairing.pair`` says; those left over, on either side, stand in the
+    Files are paired as ``pairing.pair`` says; those left over, on either side, are
     failures of their system. The constant delay of each system is removed.
 
     Args:
         folder: of the recordings.
         systems: folder of decoded files, by name of the system.
-        kbps: bit rates as far as they are known, by name of the system.
+        kbps: known bit rates, by name of the system.
 
     Raises:
         AudioError: a folder is not there or holds no recording.
@@ -100,8 +100,8 @@ def _jobs(
     decoded: Recordings,
     settings: EvaluationOptions,
 ) -> tuple[list[ScoringJob], dict[str, str]]:
-    """What to score of a system, and why other files are not."""
-    # All are paired, also where a part is taken: an extra file is extra to all.
+    """The jobs of a system, and why other files are not scored."""
+    # All recordings are paired, also if only some are scored, to find files without a partner.
     paired = pair(recordings.names, decoded.names)
     left_out = set(recordings.names) - set(taken.names)
     failures = recordings.failures | decoded.failures
@@ -126,7 +126,7 @@ def _without_delay(
     protocol: ScoringProtocol,
     ledger: Ledger,
 ) -> tuple[list[ScoringJob], dict[str, str]]:
-    """The jobs, with the delay of their system to be removed, and what is wrong with it."""
+    """The jobs, with the delay of their system, and a failure if there is no constant delay."""
     step = max(1, len(jobs) // _DELAY_RECORDINGS)
     chosen, rate = _of_one_rate(jobs[::step][:_DELAY_RECORDINGS])
     if rate is None:
@@ -157,7 +157,7 @@ def _without_delay(
 
 
 def _of_one_rate(jobs: Sequence[ScoringJob]) -> tuple[list[ScoringJob], int | None]:
-    """Those of the most frequent sample rate; recordings that cannot be read fail later."""
+    """Jobs of the most frequent sample rate; recordings that cannot be read fail later."""
     rates = {}
     for job in jobs:
         try:
@@ -176,7 +176,7 @@ def _delay(jobs: Sequence[ScoringJob], rate: int, protocol: ScoringProtocol) -> 
         for job in jobs:
             try:
                 reference, decoded, _ = load_pair(job, protocol)
-            # Named when it is scored.
+            # Reported when it is scored.
             except AudioError:
                 continue
             yield reference[0], decoded[0]

@@ -1,4 +1,4 @@
-"""Evaluating a codec that is run here."""
+"""Evaluation of this package's codec."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def evaluate_codec(
 ) -> Report:
     """Code, decode and score every recording below a folder.
 
-    The recordings are coded one after the other first, with all threads, so that the times are
-    those of coding alone; then they are scored side by side. Recordings that cannot be read,
-    coded or scored stand in the failures of the report.
+    The recordings are first coded one after the other, with all threads, so that the times are
+    those of coding; then they are scored in parallel. Recordings that cannot be read, coded or
+    scored are failures in the report.
 
     Args:
-        load_codec: called once the folder is found to hold recordings.
+        load_codec: called after recordings have been found.
 
     Raises:
         AudioError: the folder is not there or holds no recording.
@@ -95,9 +95,9 @@ def _workplace(out: Path | None) -> Iterator[Path]:
 def _rate_and_use(
     coded: Mapping[str, CodedFile], codebook_size: int | tuple[int, ...]
 ) -> tuple[float | None, dict[str, CodebookUse]]:
-    """Bits of all codes over the time of all channels, in kbit/s, and the codebook's use.
+    """Bits of all codes over the duration of all channels, in kbit/s; and the use of the codebook.
 
-    The use of several codebooks is not counted.
+    With several codebooks, use is not counted.
     """
     counter = CodeCounter(codebook_size) if isinstance(codebook_size, int) else None
     bits = seconds = 0.0

@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, on disk, so that it can go on where it was stopped."""
+"""Results of an evaluation on disk, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 class Ledger:
-    """Findings in a file of JSON lines, each appended as it is found; a context manager.
+    """Results in a file of JSON lines, appended one by one; a context manager.
 
-    A line holds a key, which says exactly what was computed from what, and the finding. Stopping
-    at any moment loses the line being written at most. Of equal keys the last one counts.
+    A line has a key, which says what was computed from what, and the result. Interruption loses at
+    most the line being written. Of equal keys, the last one is valid.
 
     Args:
-        path: the file, made if it is not there; None keeps everything in memory.
+        path: the file, created if missing; None: in memory.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -35,7 +35,7 @@ class Ledger:
                 try:
                     row = json.loads(line)
                     self._found[row["key"]] = row["finding"]
-                # A line cut short when the program was killed; what it would have said is
+                # A line truncated when the program was killed; its result is
                 # computed again.
                 except (ValueError, KeyError, TypeError):
                     continue
@@ -56,16 +56,16 @@ class Ledger:
             self._file.close()
 
     def find(self, key: dict[str, Any]) -> Any:
-        """The finding of this key, or None."""
+        """The result of this key, or None."""
         return self._found.get(_digest(key))
 
     def note(self, key: dict[str, Any], finding: Any, **about: Any) -> None:
-        """Add a finding.
+        """Add a result.
 
         Args:
             key: what was computed from what.
-            finding: plain data, not None.
-            about: for people who look into the file.
+            finding: JSON data, not None.
+            about: for readers of the file.
         """
         digest = _digest(key)
         self._found[digest] = finding

@@ -1,4 +1,4 @@
-"""What a metric is, and where metrics are found."""
+"""The interface of metrics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import ClassVar
 from simvq_audio.errors import SimvqAudioError
 from simvq_audio.evaluation.trial import Trial
 
-# Packages that bring metrics of their own name their classes under this entry-point group.
+# Other packages register metrics under this entry-point group.
 ENTRY_POINT_GROUP = "simvq_audio.metrics"
 
 
 class UnscorableError(SimvqAudioError):
     """A metric is not defined for a recording; the message says why.
 
-    Such a recording is counted and named. It never enters a mean.
+    Such recordings are counted and listed, and are not part of means.
     """
 
 
@@ -25,12 +25,12 @@ class MetricInfo:
     """A metric as reports describe it.
 
     Attributes:
-        name: the key in files and on the command line, such as "pesq_wb".
-        title: for people, such as "PESQ-wb".
+        name: in files and on the command line, such as "pesq_wb".
+        title: in tables, such as "PESQ-wb".
         unit: such as "dB"; empty for plain numbers.
-        higher_is_better: None where neither is.
+        higher_is_better: None if neither is better.
         source: the standard, paper or package that defines it.
-        sample_rate: at which signals are compared, in Hz; None for the recording's own.
+        sample_rate: of the comparison, in Hz; None: the recording's.
         digits: after the decimal point, in tables.
     """
 
@@ -48,7 +48,7 @@ class Metric(ABC):
 
     A subclass sets the class attributes (those of ``MetricInfo``), imports what it needs in
     ``__init__`` (raising ``MissingExtraError`` if that is not installed), and defines ``score``.
-    Instances are made once a worker process, without arguments.
+    Each worker process makes one instance, without arguments.
     """
 
     name: ClassVar[str]
@@ -59,23 +59,22 @@ class Metric(ABC):
     sample_rate: ClassVar[int | None] = None
     digits: ClassVar[int] = 3
     needs_coding: ClassVar[bool] = False
-    """Whether ``score`` reads ``trial.coding``, so that decoded files alone are not enough."""
+    """Whether ``score`` reads ``trial.coding``, so that decoded files are not enough."""
     needs_reencoding: ClassVar[bool] = False
-    """Whether ``score`` reads ``trial.coding.reencoded``, so that all is coded once more."""
+    """Whether ``score`` reads ``trial.coding.reencoded``, so that all is coded again."""
     packages: ClassVar[tuple[str, ...]] = ()
-    """Distributions beyond this package's own dependencies that compute the score, for reports
-    to state their versions; that of a third party's class is added by itself."""
+    """Distributions whose versions reports state, other than this package's dependencies. That of a
+    registered class is added automatically."""
 
     @classmethod
     def check(cls) -> None:
-        """See that an instance can be made, before hours of work.
+        """Check that an instance can be made, before hours of work.
 
-        By default one is made. A class whose instances take time or memory looks for packages and
-        files alone.
+        By default one is made. Classes with large instances only look for packages and files.
 
         Raises:
             MissingExtraError: a package is not installed.
-            ModelError: weights are neither here nor to be downloaded.
+            ModelError: weights are missing and cannot be downloaded.
         """
         cls()
 

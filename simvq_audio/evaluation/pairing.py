@@ -1,4 +1,4 @@
-"""Which decoded file belongs to which recording."""
+"""Pairs of recordings and decoded files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class Pairing:
-    """Recordings and what a codec made of them, by their paths below either folder.
+    """Recordings and their decoded files, by their paths below the folders.
 
     Attributes:
         decoded: the decoded file of each recording that has one.
-        failures: recordings without, and decoded files that belong to none, and why.
+        failures: recordings and decoded files without a partner, and why.
     """
 
     decoded: dict[str, str]
@@ -26,8 +26,8 @@ def pair(references: Sequence[str], decoded: Sequence[str]) -> Pairing:
 
     A decoded file of ``a/b.flac`` is, in this order, ``a/b.flac``; ``a/b.flac.wav`` (any suffix
     of a recording after the whole name); ``a/b.wav`` (any such suffix in place of its own). A
-    file is used once. Where one step finds several files for a recording, or several recordings
-    for a file, none of them is paired: each is named with the reason.
+    file is used once. If a step finds several files for a recording, or several recordings for a
+    file, all of them are failures.
     """
     paired: dict[str, str] = {}
     failures: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""How signals are prepared before they are scored."""
+"""Preparation of signals for scoring."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ RESAMPLERS = ("soxr", "torchaudio")
 
 @dataclass(frozen=True)
 class ScoringProtocol:
-    """What happens to decoded audio, and which resampler leads to a metric's sample rate.
+    """Preparation of decoded audio, and the resampler to a metric's sample rate.
 
-    Originals are taken as they are in both protocols: the published data loader has its
-    normalisation to -3 dB commented out. Both score whole utterances, cut to the shorter of
-    original and decoded, and report plain means over files.
+    Both protocols leave originals unchanged, score whole utterances, cut to the shorter of original
+    and decoded, and report means over files.
 
     Attributes:
-        name: as in reports and on the command line.
+        name: in reports and on the command line.
         resampler: "soxr" (this package's) or "torchaudio" (``torchaudio.functional.resample`` with
             its defaults).
         limit: decoded samples are clipped to plus and minus this.
-        pcm16: whether decoded samples are rounded to 16 bits, as a file in between does.
+        pcm16: whether decoded samples are rounded to 16 bits, as by a file.
     """
 
     name: str
@@ -40,7 +39,7 @@ class ScoringProtocol:
             raise ConfigError("limit must be above 0 and at most 1")
 
     def prepare(self, decoded: np.ndarray) -> np.ndarray:
-        """A decoded waveform, any shape, float32, as it is to be scored."""
+        """Prepare a decoded waveform, any shape, float32, for scoring."""
         clipped = np.clip(decoded, -self.limit, self.limit)
         if not self.pcm16:
             return clipped
@@ -51,7 +50,7 @@ class ScoringProtocol:
         """(samples,) float32 at ``rate`` Hz -> (samples',) at ``new_rate``, for ``Trial.resample``.
 
         Raises:
-            MissingExtraError: torchaudio is asked for and not installed.
+            MissingExtraError: torchaudio is needed and not installed.
         """
         if self.resampler == "soxr":
             return resample_mono(waveform, rate, new_rate)
@@ -59,7 +58,7 @@ class ScoringProtocol:
             from torchaudio.functional import resample
         import torch
 
-        # torchaudio refuses strides below zero and arrays that cannot be written.
+        # torchaudio refuses negative strides and read-only arrays.
         return resample(torch.from_numpy(np.array(waveform)), rate, new_rate).numpy()
 
 
@@ -70,14 +69,14 @@ SIMVQ = ScoringProtocol("simvq", resampler="torchaudio", limit=0.99, pcm16=True)
 """As the tables of SimVQ (arXiv 2411.02038) were made.
 
 Source: evaluation_speech.py of github.com/youngsheen/SimVQ. Reconstructions are clipped to 0.99,
-written as 16-bit PCM at 24 kHz and read back; ``torchaudio.functional.resample`` leads to 16 kHz
-for PESQ-wb, UTMOS and V/UV F1; STOI, not extended, is given the file's own rate. WavTokenizer's
+written as 16-bit PCM at 24 kHz and read back; ``torchaudio.functional.resample`` converts to 16 kHz
+for PESQ-wb, UTMOS and V/UV F1; STOI, not extended, gets the file's rate. WavTokenizer's
 (arXiv 2408.16532; metrics/infer.py and infer.py of github.com/jishengpeng/WavTokenizer) differs
-in one point: it is clipped at full scale. To put numbers beside those papers' take the metrics
-pesq_wb, stoi, vuv_f1_crepe and utmos, and recordings at 24 kHz.
+in one point: it clips at full scale. For comparison with those papers, use the metrics pesq_wb,
+stoi, vuv_f1_crepe and utmos, and recordings at 24 kHz.
 
-One difference is meant: the published code averages in PESQ's failures as -1; here they are
-counted and named. Recordings without voicing leave the mean of F1 in both.
+One difference is intended: the published code counts failures of PESQ as -1 in the mean; here they
+are listed instead. In both, recordings without voicing are not part of the mean of F1.
 """
 
 PROTOCOLS = {protocol.name: protocol for protocol in (DEFAULT, SIMVQ)}

@@ -1,4 +1,4 @@
-"""What a report says about how it came about."""
+"""Versions and machine, for reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simvq_audio.evaluation.metric import Metric
 
-# These read, resample and code whatever is scored.
+# Packages that read, resample and code the recordings.
 _ALWAYS = ("simvq-audio", "numpy", "soundfile", "soxr", "torch")
 
 
@@ -48,7 +48,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _processor() -> str:
-    # What platform knows is often empty on Linux.
+    # platform.processor() is often empty on Linux.
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         for line in listing.read_text(errors="replace").splitlines():

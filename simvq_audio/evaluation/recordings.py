@@ -27,7 +27,7 @@ class Recordings:
     """The recordings below a folder.
 
     Attributes:
-        folder: where they lie.
+        folder: that contains them.
         names: their paths below it, with "/" between folders, sorted.
         failures: folders that could not be read, and why, by name.
     """
@@ -41,7 +41,8 @@ class Recordings:
         return os.path.abspath(self.folder / name)
 
     def within(self, folders: Sequence[str]) -> Recordings:
-        """Those in these folders (paths below ``folder``) and below them; no folders takes all.
+        """Those in these folders (paths below ``folder``) and below them; all of them if there are
+        no folders.
 
         Raises:
             AudioError: a folder holds no recording.
@@ -58,7 +59,7 @@ class Recordings:
         """Those of one half of the speakers, "choose" or "report"; None takes all.
 
         Raises:
-            ConfigError: the folder has no manifest that says who speaks.
+            ConfigError: the folder has no manifest with speakers.
             AudioError: no recording is in that half.
         """
         if half is None:
@@ -125,7 +126,7 @@ def read_halves(folder: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise ConfigError(f"halves are those of speakers, which {path} names: {reason}") from error
+        raise ConfigError(f"halves need the speakers in {path}: {reason}") from error
     halves = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -134,7 +135,7 @@ def read_halves(folder: Path) -> dict[str, str]:
             row = json.loads(line)
             name, speaker = row["path"], row["speaker"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} line {number}: names no path and speaker") from error
+            raise ConfigError(f"{path} line {number}: has no path and speaker") from error
         if not isinstance(name, str) or not isinstance(speaker, str):
             raise ConfigError(f"{path} line {number}: path and speaker must be strings")
         halves[name] = half_of(speaker)

@@ -1,4 +1,4 @@
-"""Which metrics there are: those of this package and those that others register."""
+"""All metrics: those of this package, and those that others register."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _DEFAULT: tuple[type[Metric], ...] = (
     DecodeSpeed,
     Stability,
 )
-# Those that need an extra of their own, and networks that take their time.
+# Those that need another extra, and slow networks.
 _OPTIONAL: tuple[type[Metric], ...] = (
     F0RmseCrepe,
     VoicingF1Crepe,
@@ -86,12 +86,12 @@ def built_in_metrics() -> tuple[type[Metric], ...]:
 
 
 def default_metric_names() -> tuple[str, ...]:
-    """Those that the extra ``eval`` is enough for: no other package, no download."""
+    """Names of the metrics that need only the extra ``eval``."""
     return tuple(metric.name for metric in _DEFAULT)
 
 
 def metric_names() -> tuple[str, ...]:
-    """Every known name: this package's metrics, then those that others register, sorted."""
+    """All names: this package's metrics, then registered ones, sorted."""
     ours = tuple(metric.name for metric in built_in_metrics())
     return ours + tuple(sorted({point.name for point in _entry_points()} - {*ours}))
 
@@ -105,8 +105,8 @@ def find_metrics(names: Iterable[str]) -> list[type[Metric]]:
             ``simvq_audio.metrics``, named as the metric, whose object is the class.
 
     Raises:
-        ConfigError: a name is unknown or given to two metrics, or a package that registers a
-            metric asked for is broken.
+        ConfigError: a name is unknown or ambiguous, or the package that registers the metric is
+            broken.
     """
     ours = {metric.name: metric for metric in built_in_metrics()}
     theirs: dict[str, list[EntryPoint]] = {}
@@ -137,13 +137,13 @@ def _load(point: EntryPoint) -> type[Metric]:
     problem = f"the package {_package(point)} registers the metric {point.name}, but"
     try:
         found = point.load()
-    # Whatever a stranger's module raises on import: its package is to blame, and named.
+    # Another package's module may raise anything on import; the message names the package.
     except Exception as error:
         raise ConfigError(
             f"{problem} {point.value} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Metric)):
-        raise ConfigError(f"{problem} {point.value} is no subclass of Metric")
+        raise ConfigError(f"{problem} {point.value} is not a subclass of Metric")
     for attribute in ("name", "title", "source", "higher_is_better"):
         if not hasattr(found, attribute):
             raise ConfigError(f"{problem} {point.value} has no {attribute}")

@@ -1,4 +1,4 @@
-"""What an evaluation found: plain data, and its statistics, which every report only renders."""
+"""Results of an evaluation and their statistics, which all reports render."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class FileResult:
         name: its path below the evaluated folder, with "/" between folders.
         duration: seconds.
         scores: by metric name.
-        problems: why a metric has no score, by metric name; each requested metric stands either
-            here or in ``scores``.
-        reference_path, decoded_path: where the audio lies, for players; decoded_path is None if
-            it was not kept.
+        problems: why a metric has no score, by metric name; every requested metric is here or in
+            ``scores``.
+        reference_path, decoded_path: of the audio, for players; decoded_path is None if it was not
+            kept.
     """
 
     name: str
@@ -53,11 +53,10 @@ class CodebookUse:
     Attributes:
         codebook_size: number of entries.
         frames: number of codes counted.
-        counts: how often each code occurred, most frequent first, zeros left out; enough for a
-            histogram, and no longer than the codes that are in use.
+        counts: how often each code occurred, most frequent first, without zeros.
         utilisation: share of entries that occurred, 0 to 1.
         perplexity: 2 to the entropy.
-        entropy: bits a code.
+        entropy: bits per code.
     """
 
     codebook_size: int
@@ -73,11 +72,11 @@ class SystemResult:
     """One codec over all recordings.
 
     Attributes:
-        name: what reports call it.
+        name: in reports.
         files: sorted by name.
-        kbps: kilobits a second of one channel, measured or stated by the user; None if unknown.
+        kbps: of one channel, measured or given by the user; None if unknown.
         codebook: by folder, and under "all"; empty if its codes are not known.
-        model_id: of the model, if it is one of ours.
+        model_id: of this package's models.
         failures: recordings that could not be coded, read or paired, and why, by name.
         delay: samples of constant delay that were removed, at ``delay_rate`` Hz.
     """
@@ -104,12 +103,12 @@ class SystemResult:
         return groups
 
     def scores(self, metric: str) -> dict[str, float]:
-        """A metric's scores by recording, of those that have one."""
+        """A metric's scores, by recording."""
         return scores_of(self.files, metric)
 
 
 def scores_of(files: Sequence[FileResult], metric: str) -> dict[str, float]:
-    """A metric's scores by recording, of those that have one."""
+    """A metric's scores, by recording."""
     return {file.name: file.scores[metric] for file in files if metric in file.scores}
 
 
@@ -119,10 +118,10 @@ class Summary:
 
     Attributes:
         means: by system, folder ("all" first, then those of ``SystemResult.by_folder``) and metric,
-            of metrics that have a score there.
+            of metrics with a score there.
         counts: recordings, scored or not, by system and folder.
-        tests: of each system but the first against the first, by system and metric, of metrics
-            that both have on a recording.
+        tests: of each system but the first against the first, by system and metric, of metrics with
+            common recordings.
     """
 
     means: Mapping[str, Mapping[str, Mapping[str, Mean]]]
@@ -167,7 +166,7 @@ class Report:
     """An evaluation of one or more systems on the same recordings.
 
     Attributes:
-        metrics: in the order in which they are shown.
+        metrics: in the order of tables.
         systems: at least one.
         protocol: "default" or "simvq".
         command: the command line, as typed.
@@ -186,7 +185,7 @@ class Report:
 
     @cached_property
     def summary(self) -> Summary:
-        """Its statistics, computed when first asked for.
+        """Its statistics, computed on first use.
 
         Raises:
             MissingExtraError: scipy is not installed.

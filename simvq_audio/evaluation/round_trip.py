@@ -1,4 +1,4 @@
-"""Coding every recording into real files, one after the other, so that times mean something."""
+"""Codes recordings into files, one after the other, and measures the time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class CodedFile:
     """A recording, coded and decoded on disk.
 
     Attributes:
-        codes, decoded, reencoded: absolute paths; ``reencoded`` holds the codes of the decoded
-            file and is None if they were not asked for.
+        codes, decoded, reencoded: absolute paths; ``reencoded`` has the codes of the decoded
+            file, or is None.
         codes_digest, decoded_digest, reencoded_digest: of their contents.
         encode_seconds, decode_seconds: wall time, reading and writing of audio included.
     """
@@ -52,8 +52,8 @@ class RecordingCoder:
     measured then, if recording, model, versions and the files themselves are still the same.
 
     Args:
-        codec: codes with all the threads that it likes.
-        folder: made if it is not there.
+        codec: codes with all threads.
+        folder: created if missing.
         ledger: of earlier runs.
         versions: of the packages that code.
         reencode: whether to code the decoded files again.
@@ -68,7 +68,7 @@ class RecordingCoder:
         *,
         reencode: bool,
     ) -> None:
-        # Brings torch, which the processes that score can do without.
+        # Imports torch, which scoring processes do not need.
         from simvq_audio.codec.folders import FolderCoder
 
         self._codec = codec
@@ -89,7 +89,7 @@ class RecordingCoder:
         """Code the recordings that ``digests`` names.
 
         Returns:
-            the coded ones, and why the others could not be coded, by name.
+            the coded recordings, and why others could not be coded, by name.
         """
         coded: dict[str, CodedFile] = {}
         refused = name_clashes(map(PurePath, digests), ".codes")
@@ -149,7 +149,7 @@ class RecordingCoder:
         return self._one(self._coder.encode([(source, target)]))
 
     def _one(self, results: Iterable[JobResult]) -> JobResult:
-        """The result of a job alone, so that its time is its own.
+        """The result of a single job, whose time is not shared.
 
         Raises:
             CodingFailed: it failed.
@@ -169,7 +169,7 @@ class RecordingCoder:
         return found["codes"]
 
     def _warm_up(self) -> None:
-        """The first pass of a model prepares what later ones have; no recording shall pay it."""
+        """Run the model once, since its first pass is slower."""
         if self._warm:
             return
         rate = self._codec.sample_rate

@@ -1,4 +1,4 @@
-"""What every evaluation goes through: scoring what is not known yet, and the report."""
+"""Common to all evaluations: options, scoring of what the ledger lacks, and the report."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def no_progress(label: str, total: float) -> Iterator[Callable[[float], None]]:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to evaluate.
+    """Options of an evaluation.
 
     Attributes:
         metrics: their classes, in the order of the report.
         protocol: how signals are prepared.
-        jobs: processes that score.
-        out: a folder, made if it is not there, that keeps what was coded, decoded and found, for
-            reports and for going on after an interruption; None keeps nothing.
-        half: of the speakers to keep to, "choose" or "report"; None takes all.
-        only: folders below the evaluated one to keep to; none takes everything.
-        limit: take about this many recordings, spread evenly; None takes all.
+        jobs: processes for scoring.
+        out: a folder, created if missing, for coded and decoded files and results, from which an
+            interrupted evaluation is resumed; None keeps nothing.
+        half: of the speakers, "choose" or "report"; None: all.
+        only: folders below the evaluated one; empty: all.
+        limit: number of recordings, spread evenly; None: all.
         command: the command line, for the report.
-        progress: (label, total) -> context manager that gives a function to call with each
-            amount of work done.
+        progress: (label, total) -> context manager of a function to call with each amount
+            done.
 
     Raises:
         ConfigError: a value is out of range.
@@ -76,7 +76,7 @@ class EvaluationOptions:
 
         Raises:
             AudioError: a folder of ``only``, or the half, holds no recording.
-            ConfigError: nothing says which speakers are in which half.
+            ConfigError: the speakers are not known.
         """
         return recordings.half(self.half).within(self.only).take(self.limit)
 
@@ -92,7 +92,7 @@ class EvaluationOptions:
         self.protocol.resample(np.zeros(160, np.float32), 16_000, 8_000)
 
     def open_ledger(self) -> Ledger:
-        """What is known from earlier runs.
+        """Open the results of earlier runs.
 
         Raises:
             OSError: ``out`` cannot be made or written.
@@ -121,7 +121,7 @@ def digests_of(paths: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring gave for one system.
+    """The scores of one system.
 
     Attributes:
         files: sorted by name.
@@ -138,14 +138,14 @@ def score_jobs(
     settings: EvaluationOptions,
     ledger: Ledger,
 ) -> dict[str, Scored]:
-    """Score recordings, as far as the ledger does not know their scores.
+    """Score recordings whose scores are not in the ledger.
 
     Args:
         jobs: each with all metrics that are asked for.
         contents: digests of the audio files, by path.
 
     Returns:
-        by system, what was found.
+        scores by system.
     """
     versions = {metric.name: package_versions((metric,)) for metric in settings.metrics}
     classes = {metric.name: metric for metric in settings.metrics}
@@ -162,7 +162,7 @@ def score_jobs(
         unknown = tuple(name for name in job.metrics if ledger.find(score_key(job, name)) is None)
         if unknown or ledger.find(duration_key(job)) is None:
             to_do.append(replace(job, metrics=unknown))
-    # What went wrong is not noted for later runs: it may go well then.
+    # Failures are not recorded: a later run may succeed.
     failed: dict[tuple[str, str], str] = {}
     broken: dict[tuple[str, str], dict[str, str]] = {}
     results = score_all(to_do, settings.metrics, settings.protocol, settings.jobs)
@@ -214,7 +214,7 @@ def score_jobs(
 
 
 def make_report(systems: Sequence[SystemResult], settings: EvaluationOptions) -> Report:
-    """The report, as of now, on this machine."""
+    """Make a report with the time and this machine."""
     return Report(
         tuple(metric.info() for metric in settings.metrics),
         tuple(systems),

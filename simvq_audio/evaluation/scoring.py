@@ -25,7 +25,7 @@ from simvq_audio.evaluation.protocol import ScoringProtocol
 from simvq_audio.evaluation.round_trip import CodedFile
 from simvq_audio.evaluation.trial import CodingRecord, Trial
 
-# Each process computes with one thread: as many processes as cores are busy already.
+# One thread per process, since there are as many processes as cores.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -47,7 +47,7 @@ class ScoringJob:
         metrics: names of those to compute.
         delay: samples to remove from the front of the decoded file, at ``delay_rate`` Hz.
         coded: how it was coded, if that is known.
-        keeps_decoded: whether the decoded file is there for the report to show.
+        keeps_decoded: whether the decoded file is kept for the report.
     """
 
     system: str
@@ -63,15 +63,14 @@ class ScoringJob:
 
 @dataclass(frozen=True)
 class FileScores:
-    """What scoring one recording gave.
+    """The scores of one recording.
 
     Attributes:
         duration: seconds.
         scores: by metric.
         problems: why a metric has no score, by metric.
-        errors: those of ``problems`` that are no property of the recording but a metric that
-            broke down; by metric.
-        failure: why nothing could be scored at all, or None.
+        errors: those of ``problems`` in which a metric raised an unexpected exception; by metric.
+        failure: why nothing could be scored, or None.
     """
 
     duration: float = 0.0
@@ -97,9 +96,9 @@ class Scorer:
         self._protocol = protocol
 
     def score(self, job: ScoringJob) -> FileScores:
-        """Score a recording; each channel is scored alone, and a score is their mean.
+        """Score a recording; a score is the mean over channels.
 
-        A metric that cannot score one of the channels has no score of the recording.
+        A metric that cannot score one of the channels has no score for the recording.
         """
         try:
             trials = load_trials(job, self._protocol)
@@ -113,8 +112,7 @@ class Scorer:
                 value = _channel_mean(self._metrics[name], trials)
             except UnscorableError as error:
                 problems[name] = str(error)
-            # A metric is somebody's code on somebody's recording: whatever it raises belongs to
-            # this score and must not take the others along.
+            # A metric may raise anything, which must not affect the other scores.
             except Exception as error:
                 problems[name] = errors[name] = f"{type(error).__name__}: {error}"
             else:
@@ -196,7 +194,7 @@ def job_key(
     protocol: str,
     versions: Mapping[str, str],
 ) -> dict[str, object]:
-    """All that a score depends on, for the ledger.
+    """Everything that a score depends on, as the ledger's key.
 
     Args:
         digests: of the contents of the job's audio files, by path.
@@ -231,10 +229,10 @@ def score_all(
     protocol: ScoringProtocol,
     processes: int,
 ) -> Generator[tuple[ScoringJob, FileScores], None, None]:
-    """Score recordings in processes of their own, in no particular order.
+    """Score recordings in several processes, in no particular order.
 
-    A process that dies takes the pool with it. The files that were in work are then tried again
-    alone; the one that does it again has failed, and the rest goes on.
+    If a process dies, the pool breaks. The files in work are then tried again one by one; one that
+    breaks the pool again has failed, and the others continue.
     """
     left = deque(jobs)
     while left:
@@ -243,7 +241,7 @@ def score_all(
             in_work: dict[Future[FileScores], ScoringJob] = {}
             try:
                 while left or in_work:
-                    # No more than there are processes, so that a death has few suspects.
+                    # No more than the processes, so that few files are tried again.
                     while left and len(in_work) < processes:
                         future = pool.submit(_score, left[0])
                         in_work[future] = left.popleft()
@@ -272,7 +270,7 @@ def _executor(
     metrics: Sequence[type[Metric]], protocol: ScoringProtocol, processes: int
 ) -> Iterator[ProcessPoolExecutor]:
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    # The libraries read these when they are imported; the processes start with the first jobs.
+    # Libraries read these on import, in processes that start with the first jobs.
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         # spawn: torch's threads do not survive a fork.
@@ -293,14 +291,14 @@ def _executor(
 
 def _start(metrics: Sequence[type[Metric]], protocol: ScoringProtocol) -> None:
     global _scorer
-    # Ctrl-C reaches every process of a terminal: these end at once, the parent reports it.
+    # Ctrl-C reaches all processes of a terminal: these end at once, and the parent reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _scorer = Scorer(metrics, protocol)
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed leaves its processes waiting for jobs, for ever."""
+    """End this process when its parent is killed, instead of waiting for jobs for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -11,9 +11,9 @@ from simvq_audio.errors import needs_extra
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
-# Draws held in memory at once.
+# Draws in memory at once.
 _BATCH_DRAWS = 1_000_000
-# Scores that differ by rounding alone have no distribution to draw from.
+# Scores that differ only by rounding have no distribution.
 _ROUNDING = 1e-12
 
 
@@ -24,7 +24,7 @@ class Mean:
     Attributes:
         value: the arithmetic mean.
         low, high: ends of its 95 % bootstrap interval; None for a single recording.
-        count: recordings that it is over.
+        count: number of recordings.
     """
 
     value: float
@@ -35,12 +35,12 @@ class Mean:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two systems on the recordings that both have a score of.
+    """Two systems on the recordings that both have scores for.
 
     Attributes:
         difference: mean of second minus first, with its interval.
-        p_value: of the two-sided Wilcoxon signed-rank test, for one metric alone (no correction
-            for the number of metrics looked at); None for a single recording.
+        p_value: of the two-sided Wilcoxon signed-rank test, without correction for the
+            number of metrics; None for a single recording.
     """
 
     difference: Mean
@@ -51,8 +51,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Mean:
     """The mean and its bootstrap interval, bias-corrected and accelerated (BCa).
 
     Recordings are drawn with replacement, 5000 times. BCa (Efron, "Better bootstrap confidence
-    intervals", JASA 1987) holds its level on skewed scores better than plain percentiles; of a
-    few recordings it is too narrow all the same (80 % with 5, 91 % with 20, 94 % with 133).
+    intervals", JASA 1987) keeps its level better than percentiles on skewed scores; with few
+    recordings it is still too narrow (80 % with 5, 91 % with 20, 94 % with 133).
 
     Args:
         values: at least one, all finite.

@@ -1,4 +1,4 @@
-"""One recording and what a codec made of it."""
+"""A recording and its decoded version, as metrics see them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def resample_mono(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CodingRecord:
-    """How a recording was coded; known of codecs that are run here, not of decoded files alone.
+    """How a recording was coded; unknown for decoded files of other codecs.
 
     Attributes:
         indices: (channels, frames) int32 codes, or (channels, codebooks, frames).
-        codebook_size: they lie below it; a tuple where there are several codebooks.
+        codebook_size: number of entries; a tuple for several codebooks.
         payload_bits: bits that carry codes, over all channels.
         file_bytes: the whole file, header included.
         encode_seconds, decode_seconds: wall time, without loading the model.
-        reencoded: (channels, frames) codes of the decoded waveform coded again, or None if that
-            was not done.
+        reencoded: (channels, frames) codes of the decoded waveform, if it was encoded again, or
+            None.
     """
 
     indices: np.ndarray
@@ -43,7 +43,7 @@ class CodingRecord:
 
 @dataclass(frozen=True)
 class Trial:
-    """One channel of a recording beside the same channel decoded: what a metric scores.
+    """One channel of a recording, original and decoded, for a metric to score.
 
     Attributes:
         reference, decoded: (samples,) float32, full scale 1, of one length and without delay.
@@ -65,7 +65,7 @@ class Trial:
         return len(self.reference) / self.sample_rate
 
     def at(self, sample_rate: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Reference and decoded waveform at a rate in Hz; None is the recording's own."""
+        """Reference and decoded waveform at a rate in Hz; None: the recording's."""
         if sample_rate is None or sample_rate == self.sample_rate:
             return self.reference, self.decoded
         return self.once(
@@ -77,9 +77,8 @@ class Trial:
         )
 
     def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
-        """What ``compute`` returns, computed for the first that asks.
-
-        Several metrics score one analysis of the signals, such as their pitch tracks.
+        """The result of ``compute``, computed once per key, such as pitch tracks for several
+        metrics.
         """
         if key not in self._kept:
             self._kept[key] = compute()

@@ -137,5 +137,5 @@ def test_halves_are_by_speaker_and_follow_from_the_name(tmp_path):
     with pytest.raises(AudioError, match="no recording of the half choose"):
         found.half("choose")
     manifest.write_text('{"path": "a.wav"}')
-    with pytest.raises(ConfigError, match="line 1: names no path and speaker"):
+    with pytest.raises(ConfigError, match="line 1: has no path and speaker"):
         found.half("choose")

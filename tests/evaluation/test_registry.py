@@ -118,7 +118,7 @@ def test_a_strangers_metric_is_found_and_scores(install):
     [
         ("broken", "strangers_broken:Metric", "ModuleNotFoundError: No module named 'a_package"),
         ("absent", "strangers_metrics:Absent", "AttributeError"),
-        ("nothing", "strangers_metrics:nothing", "is no subclass of Metric"),
+        ("nothing", "strangers_metrics:nothing", "is not a subclass of Metric"),
         ("nameless", "strangers_metrics:Nameless", "has no title"),
         ("level", "strangers_metrics:Misnamed", "calls itself other"),
     ],

@@ -1,1 +1,1 @@
-"""The metrics that come with this package, one file a family."""
+"""The metrics of this package, a file for each family."""

@@ -1,4 +1,4 @@
-"""Bit rate, speed and stability of a codec; all count one channel."""
+"""Bit rate, speed and stability of a codec, all per channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _CodesMetric(Metric):
     needs_coding = True
 
     def score(self, trial: Trial) -> float:
-        """From how the recording was coded."""
+        """Computed from how the recording was coded."""
         if trial.coding is None:
             raise UnscorableError("known only of codecs that are run here")
         # Seconds of one channel times channels: what was coded.
@@ -28,7 +28,7 @@ class _CodesMetric(Metric):
 
 
 class PayloadRate(_CodesMetric):
-    """Bits that carry codes, a second of one channel."""
+    """Bits of the codes per second of one channel."""
 
     name = "kbps"
     title = "Bit rate"
@@ -40,7 +40,7 @@ class PayloadRate(_CodesMetric):
 
 
 class FileRate(_CodesMetric):
-    """Bits of the whole file, header included, a second of one channel."""
+    """Bits of the whole file, with its header, per second of one channel."""
 
     name = "kbps_file"
     title = "Bit rate with header"
@@ -52,7 +52,7 @@ class FileRate(_CodesMetric):
 
 
 class EncodeSpeed(_CodesMetric):
-    """Seconds of audio that one second of encoding takes in."""
+    """Seconds of audio encoded per second."""
 
     name = "encode_speed"
     title = "Encoding speed"
@@ -65,7 +65,7 @@ class EncodeSpeed(_CodesMetric):
 
 
 class DecodeSpeed(_CodesMetric):
-    """Seconds of audio that one second of decoding gives."""
+    """Seconds of audio decoded per second."""
 
     name = "decode_speed"
     title = "Decoding speed"
@@ -78,9 +78,9 @@ class DecodeSpeed(_CodesMetric):
 
 
 class Stability(_CodesMetric):
-    """Share of codes that are the same after decoding and encoding once more.
+    """Share of codes that are the same after decoding and encoding again.
 
-    A code without a counterpart, should the second coding be shorter, counts as not kept.
+    Codes beyond the end of a shorter second coding count as different.
     """
 
     name = "stability"

@@ -1,4 +1,4 @@
-"""What turns a metric's failures into exceptions, so that none passes for a score."""
+"""Checks that turn a metric's failures into exceptions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def audible(reference: np.ndarray, decoded: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def finite(value: float) -> float:
-    """The value, if it is a number.
+    """The value, if it is finite.
 
     Raises:
-        UnscorableError: it is infinite or none.
+        UnscorableError: it is infinite or NaN.
     """
     value = float(value)
     if not np.isfinite(value):

@@ -1,6 +1,6 @@
-"""Networks that judge speech, each an extra; and where their weights come from.
+"""Networks that judge speech, each an extra, and the sources of their weights.
 
-The packages of DNSMOS, ViSQOL, DistillMOS and Resemblyzer bring their weights. Those of UTMOS and
+The packages of DNSMOS, ViSQOL, DistillMOS and Resemblyzer contain their weights. Those of UTMOS and
 of WavLM's speaker model are loaded from a path that an environment variable names, else from the
 Hugging Face hub or its cache.
 """
@@ -27,7 +27,7 @@ UTMOS_FILE = "utmos_state_dict.pt"
 SPEAKER_VARIABLE = "SIMVQ_AUDIO_SPEAKER_MODEL"
 SPEAKER_REPOSITORY = "microsoft/wavlm-base-plus-sv"
 
-# What the networks' convolutions need at least.
+# Least duration for the networks' convolutions.
 _SHORTEST_SECONDS = 0.1
 
 
@@ -37,7 +37,7 @@ def _at_least(seconds: float, trial: Trial) -> None:
 
 
 class _Dnsmos(Metric):
-    """DNSMOS of the decoded recording; what the original was like does not matter."""
+    """DNSMOS of the decoded recording, without reference."""
 
     higher_is_better = True
     source = "Reddy et al., arXiv 2010.15258 and 2110.01763, by the package speechmos"
@@ -110,7 +110,7 @@ class Visqol(Metric):
 
     def __init__(self) -> None:
         with needs_extra("visqol"):
-            import ai_edge_litert  # noqa: F401  without it another mapping would be used
+            import ai_edge_litert  # noqa: F401  otherwise visqol uses another mapping
             from visqol import VisqolApi
         self._api = VisqolApi()
         self._api.create(mode="speech", use_lattice_model=True)
@@ -154,7 +154,7 @@ class Utmos(Metric):
 
         Raises:
             MissingExtraError: utmos-pytorch is not installed.
-            ModelError: its weights are neither here nor to be downloaded, or not its weights.
+            ModelError: its weights are missing and cannot be downloaded, or are not its weights.
         """
         with needs_extra("utmos"):
             import torch
@@ -167,7 +167,7 @@ class Utmos(Metric):
             raise ModelError(f"{path} does not hold UTMOS' weights: {_line(error)}") from error
         with torch.device("meta"):
             expected = UTMOSModel().state_dict()
-        # The package itself would fill what is missing with noise.
+        # The package would initialise missing weights at random.
         if not isinstance(found, dict) or not expected.keys() <= found.keys():
             raise ModelError(f"{path} does not hold UTMOS' weights: it lacks some of them")
         self._network = UTMOSScoreTorch(str(path))
@@ -205,7 +205,7 @@ class DistillMos(Metric):
     def __init__(self) -> None:
         with needs_extra("distillmos"):
             from distillmos import ConvTransformerSQAModel
-        # It announces its weights on standard output, which belongs to results.
+        # It prints to standard output, which is for results.
         with contextlib.redirect_stdout(io.StringIO()):
             self._network = ConvTransformerSQAModel(segmenting_in_forward=False).eval()
 
@@ -220,7 +220,7 @@ class DistillMos(Metric):
         count = 1 + -(-spare // self._MAX_HOP)
         starts = (np.linspace(0, 1, count) * spare).astype(int)
         scores = []
-        # The package runs all crops in one batch, which an hour's recording has no memory for.
+        # The package runs all crops in one batch, too large for long recordings.
         for some in np.array_split(starts, -(-len(starts) // self._CROPS_AT_ONCE)):
             crops = np.stack([decoded[start : start + self._CROP] for start in some])
             with torch.inference_mode():
@@ -253,7 +253,7 @@ class SpeakerSimilarity(Metric):
         self._encoder = VoiceEncoder("cpu", verbose=False)
 
     def score(self, trial: Trial) -> float:
-        """0 to 1; 1 is the same voice. Pauses are cut out of each recording first."""
+        """0 to 1; 1 is the same voice. Pauses are removed first."""
         pair = audible(*trial.at(self.sample_rate))
         _at_least(0.5, trial)
         vectors = []
@@ -292,7 +292,7 @@ class SpeakerSimilarityWavlm(Metric):
 
         Raises:
             MissingExtraError: transformers is not installed.
-            ModelError: the network is neither here nor to be downloaded, or of another kind.
+            ModelError: the network is missing and cannot be downloaded, or is another one.
         """
         with needs_extra("speaker-wavlm"):
             from transformers import AutoFeatureExtractor, WavLMForXVector
@@ -322,10 +322,10 @@ class SpeakerSimilarityWavlm(Metric):
 
 
 def _weights(extra: str, variable: str, repository: str, file: str | None) -> Path:
-    """Where the weights are that an environment variable names, or else the hub has.
+    """The path of weights, from an environment variable or the hub.
 
     Args:
-        extra: that brings what downloads them.
+        extra: with the package that downloads them.
         variable: of the environment.
         repository: of the hub.
         file: in the repository; None for all of it.
@@ -343,7 +343,7 @@ def _weights(extra: str, variable: str, repository: str, file: str | None) -> Pa
         if file is not None:
             return Path(hf_hub_download(repository, file))
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.bin", "*.safeten*"]))
-    # What the hub raises for lack of a network depends on its version.
+    # What huggingface_hub raises without a network depends on its version.
     except Exception as error:
         what = f"{file} of the repository" if file else "the repository"
         raise ModelError(
@@ -353,5 +353,5 @@ def _weights(extra: str, variable: str, repository: str, file: str | None) -> Pa
 
 
 def _line(error: Exception) -> str:
-    """The first sentence of what an error says."""
+    """The first sentence of an error."""
     return (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]

@@ -15,8 +15,8 @@ from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
-# In 20 s there cannot be more utterances of 0.2 s, 0.2 s apart, than the package pesq has room for
-# (50). With more it writes beyond its arrays and often ends the process.
+# The package pesq has room for 50 utterances, which 20 s cannot exceed. With more it writes beyond
+# its arrays and often crashes.
 _SAFE_SECONDS = 20.0
 _CHILD = """
 import io, sys, numpy, pesq
@@ -43,7 +43,7 @@ class _Pesq(Metric):
         pair = np.stack(audible(*trial.at(self.sample_rate)))
         call = self._call if trial.duration <= _SAFE_SECONDS else self._call_in_child
         value = call(pair)
-        # What goes wrong comes as a negative number; scores begin at about 1.
+        # Errors are negative numbers; scores begin at about 1.
         if value == self._pesq.PesqError.NO_UTTERANCES_DETECTED:
             raise UnscorableError("PESQ finds no utterance")
         if value == self._pesq.PesqError.BUFFER_TOO_SHORT:
@@ -57,7 +57,7 @@ class _Pesq(Metric):
         return self._pesq.pesq(self.sample_rate, *pair, self._mode, on_error=on_error)
 
     def _call_in_child(self, pair: np.ndarray) -> float:
-        """The same in a process of its own, which may end before its time."""
+        """The same in another process, which may crash."""
         data = io.BytesIO()
         np.save(data, pair)
         command = [sys.executable, "-c", _CHILD, str(self.sample_rate), self._mode]
@@ -94,8 +94,7 @@ class PesqNb(_Pesq):
 class _Stoi(Metric):
     """A variant of the package pystoi.
 
-    It is given the recording's own rate: pystoi converts to the 10 kHz that STOI is defined at,
-    and a conversion before that one would only add error.
+    It gets the recording's rate and converts to STOI's 10 kHz itself.
     """
 
     higher_is_better = True
@@ -115,7 +114,7 @@ class _Stoi(Metric):
         if trial.duration < 0.3:
             raise UnscorableError(_TOO_SHORT)
         with warnings.catch_warnings():
-            # pystoi says by a warning, and the number 1e-5, that there is no score.
+            # Without a score, pystoi warns and returns 1e-5.
             warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
             try:
                 return finite(

@@ -1,4 +1,4 @@
-"""What becomes of the pitch, and of which stretches have one."""
+"""Pitch and voicing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from simvq_audio.evaluation.metric import Metric, UnscorableError
 from simvq_audio.evaluation.metrics.guards import audible, finite
 from simvq_audio.evaluation.trial import Trial
 
-# The range in which the papers look for the pitch, in Hz.
+# The papers' range of pitch, in Hz.
 _LOWEST, _HIGHEST = 50.0, 550.0
 
-# A pitch that is further off is another one, usually by an octave, and no longer an inaccuracy.
+# A larger error is gross, usually an octave.
 _GROSS_CENTS = 300.0
 
 Tracks = tuple[np.ndarray, np.ndarray]
@@ -27,7 +27,7 @@ def cents_off(reference: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     """Signed difference of two pitch tracks in cents, in the frames that are voiced in both.
 
     Args:
-        reference, decoded: (frames,) pitch in Hz, NaN where there is none.
+        reference, decoded: (frames,) pitch in Hz, NaN if unvoiced.
 
     Raises:
         UnscorableError: no frame is voiced in both.
@@ -54,14 +54,14 @@ def voiced_kept(reference: np.ndarray, decoded: np.ndarray) -> float:
 
 
 def voicing_f1(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """F1 score of "voiced", 0 to 1, the reference taken as true.
+    """F1 score of "voiced", 0 to 1, against the reference.
 
     Args:
         reference, decoded: as for ``cents_off``.
 
     Raises:
-        UnscorableError: the reference has no voiced frame. (The papers' code drops the
-            recording also if only the decoded one has none; here that scores 0.)
+        UnscorableError: the reference has no voiced frame. (The papers' code also
+            drops recordings of which only the decoded one has none; here they score 0.)
     """
     true, found = ~np.isnan(reference), ~np.isnan(decoded)
     if not true.any():
@@ -70,7 +70,7 @@ def voicing_f1(reference: np.ndarray, decoded: np.ndarray) -> float:
 
 
 class _PitchMetric(Metric):
-    """Compares the pitch tracks of one tracker, which runs once for all its metrics."""
+    """Compares pitch tracks; the tracker runs once for all its metrics."""
 
     sample_rate = 16_000
 
@@ -163,7 +163,7 @@ class _Crepe(_PitchMetric):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Within, numpy's global generator starts from the seed: torchcrepe dithers pitches by it."""
+    """Seed numpy's global generator, with which torchcrepe dithers pitch."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -173,7 +173,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 class F0Error(_Pyin):
-    """Pitch error: median of the absolute difference, which octave errors do not move."""
+    """Pitch error: median of the absolute difference, robust to octave errors."""
 
     name = "f0_error"
     title = "F0 error"
@@ -188,7 +188,7 @@ class F0Error(_Pyin):
 
 
 class GrossPitchError(_Pyin):
-    """How often the pitch is another one."""
+    """Share of frames with another pitch."""
 
     name = "gross_pitch_error"
     title = "Gross pitch error"
@@ -206,7 +206,7 @@ class GrossPitchError(_Pyin):
 
 
 class VoicedKept(_Pyin):
-    """Voiced frames of the original that are still voiced."""
+    """Voiced frames of the original that are voiced in the decoded recording."""
 
     name = "voiced_kept"
     title = "Voiced frames kept"
@@ -216,7 +216,7 @@ class VoicedKept(_Pyin):
     source = "recall of voiced frames; Mauch and Dixon 2014 (pYIN), by librosa"
 
     def score(self, trial: Trial) -> float:
-        """Percent of the original's voiced frames; 0 where the decoded recording has none."""
+        """Percent of the original's voiced frames; 0 if the decoded recording has none."""
         return finite(100 * voiced_kept(*self.tracks(trial)))
 
 
@@ -229,7 +229,7 @@ class VoicingF1(_VoicingF1, _Pyin):
 
 
 class F0RmseCrepe(_Crepe):
-    """Pitch error as the papers measure it: a root mean square, which octave errors rule."""
+    """Pitch error as the papers measure it: root mean square, dominated by octave errors."""
 
     name = "f0_rmse_crepe"
     title = "F0 RMSE (CREPE)"

@@ -20,7 +20,7 @@ class MelDistance(Metric):
 
     Power spectra of 512 samples (Hann, frames centred on multiples of 160 samples, zeros beyond
     the ends), 80 bands of Slaney's mel scale with filters of equal area from 0 to 8 kHz, powers
-    below 1e-7 taken as that, 10 log10, then the mean over bands and frames: librosa's
+    floored at 1e-7, 10 log10, then the mean over bands and frames: librosa's
     ``melspectrogram`` with ``n_fft=512, hop_length=160, n_mels=80``.
     """
 
@@ -53,8 +53,8 @@ class MelDistance(Metric):
 class LogSpectralDistance(Metric):
     """Root mean square difference of log spectra in a band of frequencies, in dB.
 
-    At the recording's own rate: power spectra of 32 ms (Hann) every 8 ms, normalised so that a
-    sine of full scale has 1, powers below -100 dB taken as that; the root of the mean square
+    At the recording's rate: power spectra of 32 ms (Hann) every 8 ms, normalised so that a
+    sine of full scale has 1, powers floored at -100 dB; the root of the mean square
     over the band's bins, then the mean over frames.
     """
 
@@ -82,7 +82,7 @@ class LogSpectralDistance(Metric):
 
 
 class Lsd0To4(LogSpectralDistance):
-    """Log-spectral distance of what a telephone carries, and below."""
+    """Log-spectral distance of the telephone band and below."""
 
     name = "lsd_0_4"
     title = "LSD 0-4 kHz"
@@ -90,7 +90,7 @@ class Lsd0To4(LogSpectralDistance):
 
 
 class Lsd4To8(LogSpectralDistance):
-    """Log-spectral distance of what wide-band speech adds."""
+    """Log-spectral distance of the upper half of wide-band speech."""
 
     name = "lsd_4_8"
     title = "LSD 4-8 kHz"
@@ -98,7 +98,7 @@ class Lsd4To8(LogSpectralDistance):
 
 
 class Lsd8To12(LogSpectralDistance):
-    """Log-spectral distance of what speech at 24 kHz adds."""
+    """Log-spectral distance of the upper band of speech at 24 kHz."""
 
     name = "lsd_8_12"
     title = "LSD 8-12 kHz"
@@ -106,7 +106,7 @@ class Lsd8To12(LogSpectralDistance):
 
 
 class SiSdr(Metric):
-    """Scale-invariant ratio of signal to distortion; low for codecs that do not keep phases."""
+    """Scale-invariant signal-to-distortion ratio; low for codecs that do not preserve phase."""
 
     name = "si_sdr"
     title = "SI-SDR"
@@ -119,11 +119,11 @@ class SiSdr(Metric):
     def __init__(self) -> None:
         with needs_extra("eval"):
             from auraloss.time import SISDRLoss
-        # Without the constant that keeps losses finite, what is undefined comes out as such.
+        # Without the constant that keeps losses finite, so that undefined scores are not finite.
         self._loss = SISDRLoss(eps=0.0)
 
     def score(self, trial: Trial) -> float:
-        """Above all limits for equal signals: those are refused."""
+        """Not defined for equal signals."""
         import torch
 
         reference, decoded = audible(*trial.at(self.sample_rate))
@@ -163,7 +163,7 @@ class MultiResolutionStft(Metric):
 
 
 def _log_spectra(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    """Of the reference and the decoded waveform: (frames, bins), in dB.
+    """Spectra of reference and decoded waveform: (frames, bins), in dB.
 
     Raises:
         UnscorableError: they are shorter than one frame.

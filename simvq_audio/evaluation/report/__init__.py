@@ -1,1 +1,1 @@
-"""What an evaluation found, for people and for programs."""
+"""Reports: a page, files and pictures."""

@@ -1,4 +1,4 @@
-"""One recording beside what became of it: waveforms, spectrograms, difference."""
+"""A picture of two recordings: waveforms, spectrograms, difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simvq_audio.evaluation.report.spectra import COLOURS, DYNAMIC_RANGE, spectr
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Differences beyond are drawn in the same colour.
+# Larger differences have the same colour.
 _DIFFERENCE_RANGE = 30.0
 _WAVEFORM_COLUMNS = 1500
 
@@ -30,7 +30,7 @@ class RecordingPair:
         names: of the original and the decoded recording, for titles.
         original, decoded: (samples,), full scale 1; their lengths may differ.
         sample_rate: of both, in Hz.
-        notes: what was done to bring them together, one sentence each.
+        notes: on how they were made comparable, a sentence each.
     """
 
     names: tuple[str, str]
@@ -41,7 +41,7 @@ class RecordingPair:
 
 
 def read_pair(original: Path, decoded: Path) -> RecordingPair:
-    """Read two recordings, bring the second to the first one's rate, mix channels to one.
+    """Read two recordings, resample the second to the rate of the first, mix down channels.
 
     Raises:
         AudioError: a file cannot be read, or holds no samples.
@@ -116,7 +116,7 @@ def pair_figure(pair: RecordingPair) -> Figure:
     figure.colorbar(image, ax=figure.axes[1::2], label="dB of full scale")
     axes = figure.add_subplot(grid[2, :])
     quietest = loudest - DYNAMIC_RANGE
-    # Where both are too quiet to be seen there is no difference to be seen either.
+    # No difference where both are too quiet to be visible.
     seen = [np.maximum(each, quietest) for each in levels]
     difference = seen[1] - seen[0]
     columns = difference.shape[1]
@@ -139,7 +139,7 @@ def pair_figure(pair: RecordingPair) -> Figure:
 
 
 def _draw_waveform(axes, waveform: np.ndarray, duration: float, colour: str) -> None:
-    """Draw the extent of the samples in each column, so that hours take no longer than seconds."""
+    """Draw the range of the samples in each column, fast for hours of audio."""
     columns = min(_WAVEFORM_COLUMNS, len(waveform))
     starts = np.linspace(0, len(waveform), columns, endpoint=False).astype(int)
     high = np.maximum.reduceat(waveform, starts)

@@ -1,7 +1,7 @@
-"""Pictures of what an evaluation found, through matplotlib's object interface.
+"""Pictures of results, with matplotlib's object interface.
 
-Names of systems and files are drawn as they are: nothing in them is taken for a formula, and there
-are no legends, which leave out names that begin with an underscore.
+Names are drawn literally: no formulas, and no legends, which omit names that begin with an
+underscore.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Lines and letters; the page shows this colour as that of its text, light or dark.
+# Lines and letters; the page replaces it by the colour of its text.
 INK = "#010203"
-# Readable on white and on black, and told apart by most colour-blind people; never alone.
+# Readable on white and black, and by most colour-blind people.
 SERIES = ("#3182ce", "#d9752b", "#2f9e6e", "#b35fc4", "#a98307", "#d1497b", "#1d9aaa", "#7d8590")
 MARKERS = "osD^vPX*"
 _WIDTH = 4.8
 _BINS = 24
-# Rates that span more than this are drawn on a logarithmic axis.
+# Larger ratios of bit rates get a logarithmic axis.
 _LOG_SPAN = 6.0
 
 
@@ -46,7 +46,7 @@ class RatePoint:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure with a transparent ground.
+    """An empty figure with a transparent background.
 
     Args:
         width, height: inches.
@@ -62,14 +62,14 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def label(metric: MetricInfo) -> str:
-    """What stands at a metric's axis: title, unit, direction."""
+    """Label of a metric's axis: title, unit, direction."""
     better = {True: "higher is better", False: "lower is better", None: ""}
     notes = ", ".join(filter(None, (metric.unit, better[metric.higher_is_better])))
     return f"{metric.title} ({notes})" if notes else metric.title
 
 
 def rate_distortion(points: Sequence[RatePoint], metric: MetricInfo) -> Figure:
-    """Mean score against bit rate, a named point a system, with 95 % intervals.
+    """Mean score against bit rate, with a name and a 95 % interval for each system.
 
     Args:
         points: at least one.
@@ -106,7 +106,7 @@ def rate_distortion(points: Sequence[RatePoint], metric: MetricInfo) -> Figure:
 
 
 def _name_points(axes: Axes, points: Sequence[RatePoint]) -> None:
-    """Write each name beside its point, towards the middle, and no two over each other."""
+    """Write names beside their points, towards the middle, without overlaps."""
     bottom, top = axes.get_ylim()
     line = 0.07 * (top - bottom)
     middle = axes.transAxes.transform((0.5, 0))[0]
@@ -128,7 +128,7 @@ def _name_points(axes: Axes, points: Sequence[RatePoint]) -> None:
             va="center",
             color=_colour(index),
             fontsize=9,
-            # Long names shrink nothing else.
+            # Long names do not shrink the axes.
             in_layout=False,
             annotation_clip=False,
         )
@@ -137,7 +137,7 @@ def _name_points(axes: Axes, points: Sequence[RatePoint]) -> None:
 def distributions(
     scores: Mapping[str, Sequence[float]], means: Mapping[str, Mean], metric: MetricInfo
 ) -> Figure:
-    """Histograms of a metric's scores, one below the other, a row a system.
+    """Histograms of a metric's scores, a row per system.
 
     Args:
         scores: by system, at least one score each.
@@ -168,9 +168,9 @@ def distributions(
 
 
 def codebook_usage(uses: Mapping[str, CodebookUse]) -> Figure:
-    """How often codes occur, most frequent first, a stepped line a system, on logarithmic axes.
+    """Frequencies of codes, most frequent first, a line per system, on logarithmic axes.
 
-    The dashed line is a codebook of which every entry is used alike.
+    The dashed line is even use of all entries.
 
     Args:
         uses: by system, at least one.
@@ -189,7 +189,7 @@ def codebook_usage(uses: Mapping[str, CodebookUse]) -> Figure:
             linestyles="dashed",
             linewidth=1,
         )
-        # At the upper right, where no line runs.
+        # At the upper right, where there are no lines.
         axes.annotate(
             name,
             (0.98, 0.97 - 0.08 * index),
@@ -228,19 +228,19 @@ def svg(figure: Figure, salt: str) -> str:
     for metadata in root.findall(f"{space}metadata"):
         root.remove(metadata)
     for group in root.iter(f"{space}g"):
-        # The same in every figure, and nothing refers to them.
+        # The same ids in every figure; nothing refers to them.
         group.attrib.pop("id", None)
-    # The viewBox says as much; without these the page decides on the size.
+    # The viewBox is enough; without these the page sets the size.
     for size in ("width", "height"):
         root.attrib.pop(size, None)
-    # Its place in the page has the description.
+    # The page has the description.
     root.set("aria-hidden", "true")
     return ElementTree.tostring(root, encoding="unicode")
 
 
 @contextmanager
 def any_letters() -> Iterator[None]:
-    """Say nothing of letters that matplotlib's font lacks, in names, while a figure is saved."""
+    """Suppress warnings about letters that matplotlib's font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
@@ -263,7 +263,7 @@ def _finished(figure: Figure) -> Figure:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        # A name such as "a$b$" is no formula.
+        # A name such as "a$b$" is not a formula.
         text.set_parse_math(False)
     return figure
 

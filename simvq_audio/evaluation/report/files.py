@@ -1,4 +1,4 @@
-"""Reports as JSON, which holds everything, and as CSV, for spreadsheets."""
+"""Reports as JSON, complete, and as CSV, for spreadsheets."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ReportError(SimvqAudioError):
 def report_to_json(report: Report) -> str:
     """The whole report as JSON.
 
-    Beside the fields of ``Report`` stand, for programs that compute no statistics, ``summary``
-    (system, folder or "all", metric: mean, its interval, count) and ``paired_tests`` (system,
-    metric: mean difference to the first system, its interval, count, Wilcoxon p-value).
+    Has the fields of ``Report``, and statistics: ``summary`` (system, folder or "all", metric:
+    mean, its interval, count) and ``paired_tests`` (system, metric: mean difference to the first
+    system, its interval, count, Wilcoxon p-value).
     """
     summary = asdict(report.summary)
     content = {
@@ -92,8 +92,8 @@ def write_json(report: Report, path: Path) -> None:
 def write_csv(report: Report, path: Path) -> None:
     """Write a row for each file and system, and a column for each metric.
 
-    A score that a metric could not give is empty; ``problems`` says why. A recording that failed
-    altogether has a row with its reason and no scores.
+    Missing scores are empty; ``problems`` says why. A recording that failed has a row with the
+    reason and no scores.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Sound and spectrograms of recordings, in the form in which the page holds them."""
+"""Sound and spectrograms of recordings for the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simvq_audio.errors import AudioError
 from simvq_audio.evaluation.report.spectra import picture, spectrogram
 from simvq_audio.evaluation.results import FileResult, SystemResult
 
-# So that the page's size is bounded by the number of its players.
+# Limits the size of a player on the page.
 MAX_SECONDS = 30.0
 MAX_RATE = 48_000
 MAX_CHANNELS = 2
@@ -22,13 +22,13 @@ MAX_CHANNELS = 2
 
 @dataclass(frozen=True)
 class Signal:
-    """One sound as the page holds it; of a problem there is the text alone.
+    """One sound for the page, or the reason that there is none.
 
     Attributes:
         name: "Original", or that of the system.
         flac: base64 of a FLAC file.
         spectrogram: base64 of a WebP image.
-        problem: why there is nothing to hear.
+        problem: why there is no sound.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Media:
-    """What a recording's card plays and shows.
+    """The sounds of a recording's card.
 
     Attributes:
         seconds: of the longest signal.
@@ -55,7 +55,7 @@ class Media:
 
 
 def recording_media(files: Mapping[str, FileResult], systems: tuple[SystemResult, ...]) -> Media:
-    """Read a recording and what each system made of it.
+    """Read a recording and its decoded files.
 
     The spectrograms have the time and frequency range and the colours of the original's. A decoded
     file that cannot be read is left out with its reason.
@@ -104,10 +104,10 @@ def _decoded(
 
 
 def _read(path: str, delay: float) -> tuple[np.ndarray, int]:
-    """The start of a recording, without ``delay`` seconds in front: (channels, samples) and rate.
+    """The start of a recording after ``delay`` seconds: (channels, samples) and rate.
 
     Raises:
-        AudioError: it cannot be read, or holds nothing.
+        AudioError: it cannot be read, or is empty.
     """
     with AudioReader(path) as reader:
         rate = reader.sample_rate

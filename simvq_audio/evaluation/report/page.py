@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no network and no other file."""
+"""The report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _SCRIPTS = ("player.js", "card.js", "page.js")
 def write_page(report: Report, out: Path, *, players: int = 40) -> None:
     """Write the page; it appears whole or not at all.
 
-    Recordings and decoded files are read again, and their first 30 seconds put into the page.
+    The page includes the first 30 seconds of recordings and decoded files.
 
     Args:
-        report: what was found.
+        report: the results.
         out: the file, such as ``REPORT_DIR/index.html``.
-        players: how many recordings can be listened to, worst first by the first metric that has
-            a direction; all others stand there with their scores.
+        players: number of recordings to listen to, worst first by the first metric that has a
+            direction; the others are listed with their scores.
 
     Raises:
         ConfigError: ``players`` is negative.
@@ -49,7 +49,7 @@ def write_page(report: Report, out: Path, *, players: int = 40) -> None:
     if players < 0:
         raise ConfigError(f"players must be 0 or more, not {players}")
     template = _environment().get_template(_TEMPLATE)
-    # In pieces: the sounds of many players do not stand in memory together.
+    # In pieces, so that the sounds of all players are not in memory together.
     pieces = template.generate(_content(report, players))
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
@@ -69,7 +69,7 @@ def _environment():
     environment.filters["signed"] = lambda value, digits: f"{value:+.{digits}f}"
     environment.filters["p_value"] = lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}"
     environment.filters["clock"] = _clock
-    # A number that JSON does not know would stop the page's script.
+    # A number that JSON lacks would stop the page's script.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
@@ -102,7 +102,7 @@ def _content(report: Report, players: int) -> dict[str, Any]:
 
 
 def _recordings(report: Report) -> dict[str, dict[str, FileResult]]:
-    """What each system has of a recording, by name and system, names sorted."""
+    """Results by recording and system, sorted by name."""
     recordings: dict[str, dict[str, FileResult]] = {}
     for system in report.systems:
         for file in system.files:
@@ -115,7 +115,7 @@ def _directed(report: Report) -> MetricInfo | None:
 
 
 def worst_first(report: Report, recordings: dict[str, dict[str, FileResult]]) -> list[str]:
-    """Names by the worst score that any system has in the first metric with a direction.
+    """Names sorted by the worst score of any system in the first metric with a direction.
 
     Recordings without a score come last.
     """
@@ -134,7 +134,7 @@ def worst_first(report: Report, recordings: dict[str, dict[str, FileResult]]) ->
 def _data(
     report: Report, recordings: dict[str, dict[str, FileResult]], with_players: list[str]
 ) -> dict[str, Any]:
-    """What the page's script sorts, filters and shows; scores by system, then by metric."""
+    """Data for the page's script; scores by system, then by metric."""
     places = {name: index for index, name in enumerate(with_players)}
     return {
         "metrics": [asdict(metric) for metric in report.metrics],
@@ -179,7 +179,7 @@ def _text(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """What the page's content security policy names a script by."""
+    """The hash of a script in the page's content security policy."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
@@ -189,7 +189,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """A duration for people."""
+    """A readable duration."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60, 1)

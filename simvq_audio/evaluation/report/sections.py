@@ -1,4 +1,4 @@
-"""What stands in the tables and figures of the page, ready for its template."""
+"""Tables and figures of the page, for its template."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Cell:
 
     Attributes:
         mean: None if no recording has a score.
-        best: whether no other system's mean is better; never where there is one system.
-        total: recordings that the system has there, scored or not.
+        best: whether no other system's mean is better; False if there is one system.
+        total: the system's recordings there, scored or not.
     """
 
     mean: Mean | None
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what it is about, and a cell a system."""
+    """A row of a table: its label, and a cell per system."""
 
     title: str
     metric: MetricInfo
@@ -44,13 +44,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class MetricSection:
-    """What the page shows of one metric.
+    """The page's section of one metric.
 
     Attributes:
         folders: means by folder, "all" first.
         rates: the rate-distortion plot as SVG, None for a single system or if no bit
             rate is known.
-        rates_unknown: systems with a score and without a bit rate.
+        rates_unknown: systems with a score but without a bit rate.
         distribution: as SVG, None if there is no score.
     """
 
@@ -62,7 +62,7 @@ class MetricSection:
 
 
 def summary_rows(report: Report) -> tuple[Row, ...]:
-    """A row a metric, over all recordings."""
+    """A row per metric, over all recordings."""
     return tuple(_row(report, metric, ALL, metric.title) for metric in report.metrics)
 
 
@@ -77,7 +77,7 @@ def metric_section(report: Report, metric: MetricInfo) -> MetricSection:
         if system.kbps is not None
     ]
     rates = distribution = None
-    # A point alone compares nothing.
+    # A single point compares nothing.
     if points and len(report.systems) > 1:
         rates = figures.svg(figures.rate_distortion(points, metric), f"rates-{metric.name}")
     if scored:
@@ -123,7 +123,7 @@ def tests(report: Report) -> tuple[Comparison, ...]:
 
 
 def unscorable(report: Report) -> dict[str, dict[str, dict[str, str]]]:
-    """Why recordings have no score, by system, title of the metric and name; none is left out."""
+    """Why recordings have no score, by system, title of the metric and name."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for system in report.systems:
         for metric in report.metrics:

@@ -1,4 +1,4 @@
-"""Levels of a waveform over time and frequency, and pictures of them."""
+"""Spectrograms and pictures of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from simvq_audio.errors import AudioError, needs_extra
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.008
-# Wide enough for a screen; longer recordings are looked at in larger steps.
+# Wide enough for a screen; longer recordings have larger steps.
 MAX_COLUMNS = 1200
-# What is drawn below the loudest point, in dB.
+# Range of colours below the loudest point, in dB.
 DYNAMIC_RANGE = 80.0
 COLOURS = "magma"
 _QUIETEST = 1e-8
@@ -23,18 +23,18 @@ _WEBP_QUALITY = 60
 def spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Short-time levels with a Hann window of 32 ms.
 
-    Columns lie evenly over the recording, 8 ms apart, or further where they would be more than
-    1200. Waveforms of one length and rate have the same columns.
+    Columns are evenly spaced, 8 ms apart, or further if they would be more than 1200. Waveforms of
+    one length and rate have the same columns.
 
     Args:
         waveform: (samples,), full scale 1.
         sample_rate: Hz.
 
     Returns:
-        (bins, columns) dB, 0 for a sine of full scale; bins lie evenly from 0 to half the rate.
+        (bins, columns) dB, 0 for a sine of full scale; bins evenly from 0 to half the rate.
 
     Raises:
-        AudioError: there is no sample.
+        AudioError: there are no samples.
     """
     if not len(waveform):
         raise AudioError("a recording without samples has no spectrogram")
@@ -42,7 +42,7 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     columns = math.ceil(len(waveform) / sample_rate / HOP_SECONDS)
     columns = max(2, min(MAX_COLUMNS, columns))
     window = np.hanning(size)
-    # Each column in the middle of its share of the recording.
+    # Each column is in the middle of its part of the recording.
     centres = (np.arange(columns) + 0.5) * len(waveform) / columns
     padded = np.pad(waveform, (size // 2, size))
     frames = padded[centres.astype(int)[:, None] + np.arange(size)] * window
@@ -51,11 +51,11 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def picture(levels: np.ndarray, loudest: float) -> bytes:
-    """A spectrogram as a WebP image: a pixel a bin and column, low frequencies at the bottom.
+    """A spectrogram as a WebP image: a pixel per bin and column, low frequencies at the bottom.
 
     Args:
         levels: (bins, columns) dB.
-        loudest: the level of the brightest colour; the darkest lies 80 dB below.
+        loudest: the level of the brightest colour; the darkest is 80 dB below.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
