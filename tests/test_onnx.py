@@ -13,6 +13,7 @@ import pytest
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from simvq_audio import Codec, Codes  # noqa: E402
+from simvq_audio.audio import read_audio  # noqa: E402
 from simvq_audio.cli import main  # noqa: E402
 from simvq_audio.errors import AudioError, CodesError, ModelError  # noqa: E402
 from simvq_audio.onnx import Codec as OnnxCodec  # noqa: E402
@@ -79,6 +80,14 @@ def test_the_embedded_model(tmp_path):
     # Files of older versions name the same codes differently.
     old = Codes(np.arange(75), 8192, "ef3e61a1305e", 24_000, 24_000)
     assert exported.decode(old).shape == (1, 24_000)
+
+
+def test_codes_of_a_nested_codebook():
+    nested = Codec.load(device="cpu").with_codebook(1024)
+    waveform, rate = read_audio(HELLO)
+    codes = nested.encode(waveform[:, :rate], rate)
+    decoded = OnnxCodec.load(threads=1).decode(codes)
+    np.testing.assert_allclose(decoded, nested.decode(codes).numpy(), atol=1e-4)
 
 
 def test_what_cannot_be_coded_is_refused(onnx_codec):

@@ -13,6 +13,7 @@ import numpy as np
 
 from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ModelError
+from simvq_audio.tensors import read_tensors
 
 FORMAT_VERSION = 1
 _KEY = "simvq_audio_nested"
@@ -78,20 +79,19 @@ def load_books(path: str | os.PathLike[str]) -> list[NestedBook]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
+    # With NumPy alone, so that codes can be decoded where little is installed.
+    metadata, tensors = read_tensors(path)
     try:
-        with safe_open(path, "numpy") as file:
-            header = json.loads(file.metadata()[_KEY])
-            books = [
-                NestedBook(
-                    header["codes_id"],
-                    file.get_tensor(f"entries.{size}").astype(np.int64),
-                    file.get_tensor(f"parents.{size}").astype(np.int64),
-                )
-                for size in header["nested"]
-            ]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        header = json.loads(metadata[_KEY])
+        books = [
+            NestedBook(
+                header["codes_id"],
+                tensors[f"entries.{size}"].astype(np.int64),
+                tensors[f"parents.{size}"].astype(np.int64),
+            )
+            for size in header["nested"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({error}); install simvq-audio again") from error
     if [book.codes_id for book in books] != list(header["nested"].values()):
         raise ModelError(f"{path} is damaged (fingerprint mismatch); install simvq-audio again")

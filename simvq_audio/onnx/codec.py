@@ -13,6 +13,7 @@ from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.audio.waveform import as_waveform
 from simvq_audio.bitstream import MAX_CHANNELS, Codes
 from simvq_audio.errors import AudioError, CodesError, needs_extra
+from simvq_audio.nested import NestedBook, book_by_id
 from simvq_audio.onnx.model import DECODER, ENCODER, Description, load
 
 
@@ -124,7 +125,10 @@ class Codec:
         """
         self.check(codes)
         model = self.description
+        book = self._nested_book(codes)
         indices = codes.indices.astype(np.int64)
+        if book is not None:
+            indices = book.entries[indices]
 
         def run(first: int, last: int) -> np.ndarray:
             window = np.ascontiguousarray(indices[:, first:last])
@@ -165,14 +169,16 @@ class Codec:
             CodesError: they are of another model, or their numbers do not fit together.
         """
         model = self.description
-        if codes.codes_id not in (model.codes_id, *model.old_codes_ids):
+        book = self._nested_book(codes)
+        if book is None and codes.codes_id not in (model.codes_id, *model.old_codes_ids):
             raise CodesError(
                 f"these codes are {codes.codes_id}, the model {model.name} decodes {model.codes_id}"
             )
-        if codes.codebook_size != model.codebook_size:
+        size = model.codebook_size if book is None else book.size
+        if codes.codebook_size != size:
             raise CodesError(
                 f"these codes are of a codebook of {codes.codebook_size} entries, the model has "
-                f"{model.codebook_size}; the file was written wrongly"
+                f"{size}; the file was written wrongly"
             )
         if not MIN_RATE <= codes.sample_rate <= MAX_RATE:
             raise CodesError(f"the codes claim a sample rate of {codes.sample_rate} Hz")
@@ -182,6 +188,11 @@ class Codec:
                 f"{codes.num_samples} samples at {codes.sample_rate} Hz make {frames} frames, "
                 f"the codes have {codes.num_frames}; the file was written wrongly"
             )
+
+    def _nested_book(self, codes: Codes) -> NestedBook | None:
+        """The nested codebook of the model that codes are of, or None."""
+        book = book_by_id(codes.codes_id)
+        return book if book and book.full_codes_id == self.codes_id else None
 
     def _native_samples(self, codes: Codes) -> int:
         return resampled_length(codes.num_samples, codes.sample_rate, self.sample_rate)
