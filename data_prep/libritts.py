@@ -1,4 +1,4 @@
-"""Write manifests for LibriTTS, downloading it if need be: ``simvq-audio data libritts``.
+"""Write manifests for LibriTTS, downloading it first if necessary: ``simvq-audio data libritts``.
 
 python data_prep/libritts.py OUT [--root FOLDER] [--subsets train-clean-100,dev-clean]
 """

@@ -2,8 +2,8 @@
 
     python recipes/benchmark.py [RECORDING] [--model MODEL] [--device cpu] [--threads 2]
 
-Codes about a minute of audio (the recording repeated) several times and prints the median, after
-one run that is not counted.
+Codes about a minute of audio (the recording repeated) several times after a warm-up, and prints the
+median.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
     python recipes/coherence.py FOLDER [--model MODEL] [--limit N] [--device cpu]
 
-For each band: the level that the inverse STFT head asks for and the level of the decoded waveform,
-both against the original; their difference, which cancels between frames; and how well phases
-advance from frame to frame as the original's do (1: the same, 0: random). docs/evaluation.md says
-how to read it.
+For each band: the level of the inverse STFT head's spectra and that of the decoded waveform, both
+against the original; their difference, lost in the overlap-add; and how well the phases advance
+from frame to frame as in the original (1: equal, 0: random). See docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from simvq_audio.training.script import positive, run_script
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("coherence.py", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="recordings, with all below it")
+    parser.add_argument("folder", type=Path, help="recordings, with its subfolders")
     parser.add_argument("--model", help="a model file or a name; the embedded one by default")
-    parser.add_argument("--limit", type=positive, help="take N recordings, spread evenly")
+    parser.add_argument("--limit", type=positive, help="only N recordings, spread evenly")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return run_script(parser, coherence, arguments)
 

@@ -2,8 +2,7 @@
 
 python recipes/plot_run.py RUN [RUN ...]
 
-Several runs are drawn into one picture each of whose panels holds one number; it is written into
-the first run's folder.
+Several runs are drawn into one picture, a panel for each value, in the first run's folder.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from simvq_audio.errors import MissingExtraError
 from simvq_audio.training.script import run_script
 from simvq_audio.training.watch import read_metrics
 
-# Not curves of learning.
+# Not learning curves.
 _LEFT_OUT = {"step", "time", "steps_per_second", "audio_seconds_per_second"}
 
 
@@ -45,7 +44,7 @@ def draw(runs: list[Path]) -> Path:
         axes.tick_params(labelsize=7)
         for run, found in rows.items():
             points = [(row["step"], row[name]) for row in found if name in row]
-            # A point alone would not show as a line.
+            # A single point makes no line.
             marker = "." if len(points) < 20 else ""
             axes.plot(*zip(*points), marker=marker, linewidth=1, label=run.name)
     if len(runs) > 1:

@@ -1,12 +1,12 @@
-"""Where the time of a training step goes, and how many operations it takes.
+"""Time and operations of the parts of a training step.
 
     python recipes/profile_step.py CONFIG [--device cuda] [--batch-size N] [--steps N]
 
-Times each part of a step on noise, with every loss in use, by PyTorch's profiler. Operations
-(matrix products, convolutions, attention; neither FFTs nor, on a GPU, LSTMs) are counted for the
-step as it is and for one as the published code makes it: the discriminators run twice over
-originals and reconstructions, and the generator's loss goes back through all of them, weights
-included, and for Vocos' families through the originals' features too.
+Times each part of a step on noise, with every loss in use, with PyTorch's profiler. Counts
+operations (matrix products, convolutions, attention; neither FFTs nor, on a GPU, LSTMs) of this
+step and of a step of the published code, in which the discriminators run twice over originals and
+reconstructions, and the generator's loss goes back through all of them, also through their weights,
+and in Vocos' families through the originals' features.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--batch-size", type=positive, help="instead of the configuration's")
-    parser.add_argument("--steps", type=positive, default=10, help="how many are timed")
+    parser.add_argument("--steps", type=positive, default=10, help="steps that are timed")
     return run_script(parser, profile, arguments)
 
 
@@ -57,7 +57,7 @@ def profile(args: argparse.Namespace) -> None:
         f"{args.config}, {fabric.device}, {config.precision}: "
         f"{size} crops of {config.data.crop_seconds:g} s"
     )
-    for number in range(3):  # kernels are chosen, and memory found, at the first ones
+    for number in range(3):  # the first steps choose kernels and allocate memory
         step(batch, number, _EVERYTHING, 1.0)
     for part, seconds in _time_parts(step, batch, args.steps).items():
         print(f"{part:16} {1000 * seconds:9.1f} ms")
@@ -67,12 +67,12 @@ def profile(args: argparse.Namespace) -> None:
         print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of memory at most")
     ours = _operations(lambda: step(batch, 0, _EVERYTHING, 1.0))
     theirs = _operations(lambda: _as_published(step, waveforms))
-    print(f"{ours / 1e12:.3f} Tflop a step, {ours * speed / 1e12:.2f} Tflop/s")
-    print(f"{theirs / 1e12:.3f} Tflop as the published code makes it: {theirs / ours:.2f} times")
+    print(f"{ours / 1e12:.3f} Tflop per step, {ours * speed / 1e12:.2f} Tflop/s")
+    print(f"{theirs / 1e12:.3f} Tflop in the published code: {theirs / ours:.2f} times")
 
 
 def _time_parts(step: TrainingStep, batch: tuple[Tensor, Tensor], steps: int) -> dict[str, float]:
-    """Seconds of each part that ``TrainingStep`` marks, mean over steps."""
+    """Mean seconds of each part that ``TrainingStep`` marks."""
     on_gpu = batch[0].device.type == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
@@ -97,10 +97,10 @@ def _steps_per_second(step: TrainingStep, batch: tuple[Tensor, Tensor], steps: i
 
 
 class _OperationCounter(TorchDispatchMode):
-    """Adds up floating-point operations, a product and a sum each being one.
+    """Counts floating-point operations; a product and a sum are one each.
 
-    ``torch.utils.flop_counter.FlopCounterMode`` would do, but for its hooks on modules, which do
-    not bear ``torch.autograd.grad``.
+    ``torch.utils.flop_counter.FlopCounterMode`` has hooks on modules that fail with
+    ``torch.autograd.grad``.
     """
 
     def __init__(self) -> None:

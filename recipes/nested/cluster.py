@@ -3,8 +3,8 @@
     python recipes/prior/train.py codes TRAINING_FOLDER train.npz
     python recipes/nested/cluster.py train.npz simvq_audio/nested/compact-1.safetensors
 
-The codes are clustered into 4096, the clusters into 2048 and so on, so that each book nests in the
-next larger one. A cluster is represented by that of its codes which is nearest to the others.
+The codes are clustered into 4096, the clusters into 2048 and so on, so that each codebook is nested
+in the next larger one. A cluster is represented by its code that is nearest to the others.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ ROUNDS = 20
 
 
 def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (len(a), len(b)), without what is the same for all of ``b``."""
+    """Squared distances (len(a), len(b)), up to a constant for each row."""
     return np.square(b).sum(1) - 2 * a @ b.T
 
 
 def kmeans(points: np.ndarray, use: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """The cluster of each point; none of ``count`` is empty."""
+    """The cluster of each point; no cluster is empty."""
     chance = np.sqrt(use)
     centres = points[rng.choice(len(points), count, replace=False, p=chance / chance.sum())]
     for _ in range(ROUNDS):
         cluster = squared(points, centres).argmin(1)
         weight = np.bincount(cluster, use, minlength=count)
         if not weight.all():
-            # An empty cluster takes a point from where the error is largest.
+            # An empty cluster gets the point with the largest error.
             error = use * np.square(points - centres[cluster]).sum(1)
             empty = np.flatnonzero(weight == 0)
             moved = np.argsort(-error)[: len(empty)]
@@ -58,7 +58,7 @@ def medoids(vectors: np.ndarray, use: np.ndarray, cluster: np.ndarray) -> np.nda
     result = []
     for number in range(cluster.max() + 1):
         own = np.flatnonzero(cluster == number)
-        # Row by row what is left out of the distances is weighed as well, so it is added here.
+        # The constant of each row is weighted too, so it is added here.
         distances = squared(vectors[own], vectors[own]) + np.square(vectors[own]).sum(1)[:, None]
         result.append(own[(use[own] @ distances).argmin()])
     return np.array(result)
@@ -72,7 +72,7 @@ def nest(codebook: np.ndarray, use: np.ndarray, codes_id: str) -> list[NestedBoo
         own = chain[-1]
         merged = kmeans(means(codebook, use, own), np.bincount(own, use), size, rng)
         chain.append(merged[own])
-    # Numbered from the coarsest on, so that the children of a cluster lie together.
+    # Numbered from the coarsest, so that the children of a cluster are contiguous.
     renumbered = [chain[-1]]
     for finer in chain[-2:0:-1]:
         _, first = np.unique(finer, return_index=True)

@@ -1,4 +1,4 @@
-"""The prior as it is trained: float32 with the roundings of its integer evaluation.
+"""The prior in training: float32 with the rounding of its integer evaluation.
 
 ``simvq_audio/prior/network.py`` evaluates the same network in integers; ``export.py`` converts.
 """
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Binary places of what is fixed for all priors: activations (0 to 255) and embeddings (-127 to
-# 127) have 5, the residual stream has 8, logits (in nats) have 5.
+# Fractional bits, fixed for all priors: 5 in activations (0 to 255) and embeddings (-127 to 127), 8
+# in the residual stream, 5 in logits (in nats).
 ACTIVATION_PLACES = 5
 STREAM_PLACES = 8
 LOGIT_PLACES = 5
@@ -45,7 +45,7 @@ class _RoundStraightThrough(torch.autograd.Function):
 
 
 def weight_places(weight: Tensor) -> Tensor:
-    """Binary places per row, (rows, 1), so that the largest weight of a row still fits int8."""
+    """Fractional bits per row, (rows, 1), with which its largest weight fits int8."""
     largest = weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-6)
     return torch.floor(torch.log2(MAX_WEIGHT / largest)).clamp(3, 12)
 
@@ -105,7 +105,7 @@ class Prior(nn.Module):
         table = self._round(self.embedding, ACTIVATION_PLACES)
         table = table.clamp(-127 / 2**ACTIVATION_PLACES, 127 / 2**ACTIVATION_PLACES)
         previous = F.pad(codes[:, :-1], (1, 0), value=self.shape.codebook_size)
-        # Row lookups of a big table: embedding() has the sparse-friendly backward.
+        # embedding() has the faster backward pass for a large table.
         x = F.embedding(previous, table)
         shifted = [F.pad(x, (0, 0, i, 0))[:, : x.shape[1]] for i in range(self.shape.taps)]
         x = _linear(torch.cat(shifted, dim=2), self._weight(self.first)) + self.biases[0]
@@ -131,7 +131,7 @@ class Prior(nn.Module):
         query = _linear(hidden, self._weight(self.to_query)) + self.query_bias
         query = self._round(query, ACTIVATION_PLACES)
         query = F.hardtanh(query, -127 / 2**ACTIVATION_PLACES, 127 / 2**ACTIVATION_PLACES)
-        # One product per cluster, over the frames whose code lies in it.
+        # One product per cluster, over the frames with a code in it.
         order = torch.argsort(cluster, stable=True)
         counts = torch.bincount(cluster, minlength=self.shape.clusters)
         rank = torch.arange(len(order)) - (counts.cumsum(0) - counts)[cluster[order]]

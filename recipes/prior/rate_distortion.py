@@ -1,4 +1,4 @@
-"""What fewer bits cost: coded rate against scores, over a folder of speech.
+"""Rate and distortion: coded bit rate against scores, over a folder of speech.
 
     python recipes/prior/rate_distortion.py RECORDINGS OUT.json [--weights 0,20,40] [--every 4]
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("recordings", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", default="0,10,20,40,80,160,320")
-    parser.add_argument("--every", type=int, default=1, help="take every n-th recording")
+    parser.add_argument("--every", type=int, default=1, help="use every n-th recording")
     arguments = parser.parse_args()
     codec = Codec.load(device="cpu")
     prior = prior_for_codes(codec.codes_id)

@@ -5,8 +5,8 @@
     python recipes/prior/train.py fit train.npz dev.npz RUN --minutes 25
     python recipes/prior/train.py export RUN simvq_audio/prior/compact-1.safetensors
 
-``fit`` goes on where it was stopped. Its schedule follows the minutes spent; from 60 % on it trains
-with the roundings of the integer evaluation.
+``fit`` resumes where it was stopped. Its schedule depends on the minutes spent; after 60 % it
+trains with the rounding of the integer evaluation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUANTIZED_FROM, FULL_PRECISION_FROM = 0.6, 0.96
 
 
 def make_codes(folder: Path, out: Path) -> None:
-    """Encode every recording of a folder; the first channel counts."""
+    """Encode the first channel of every recording of a folder."""
     codec = Codec.load(device="cpu")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     codes = [codec.encode_file(path).indices[0].astype(np.uint16) for path in paths]
@@ -46,14 +46,14 @@ def make_codes(folder: Path, out: Path) -> None:
 
 
 def read_codes(path: Path) -> list[np.ndarray]:
-    """One int64 array a recording."""
+    """An int64 array per recording."""
     with np.load(path) as data:
         ends = np.cumsum(data["lengths"])[:-1]
         return np.split(data["codes"].astype(np.int64), ends)
 
 
 def principal(codebook: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Codebook in the axes of the codes' covariance, those above 1e-4 of its trace."""
+    """Codebook in the axes of the codes' covariance, with those above 1e-4 of its trace."""
     used = codebook[codes].astype(np.float64)
     _, scale, axes = np.linalg.svd(np.cov(used.T))
     live = scale > 1e-4 * scale.sum()
@@ -61,7 +61,7 @@ def principal(codebook: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def split(vectors: np.ndarray, index: np.ndarray, levels: int) -> list[np.ndarray]:
-    """Halve a set of codes at the median of its main axis, ``levels`` times over."""
+    """Halve a set of codes at the median of its main axis, recursively ``levels`` times."""
     if levels == 0:
         return [np.sort(index)]
     own = vectors[index] - vectors[index].mean(0)
@@ -96,7 +96,7 @@ def begin(codebook: np.ndarray, recordings: list[np.ndarray]) -> Prior:
 
 
 def batches(recordings: list[np.ndarray], rng: np.random.Generator) -> list[list[np.ndarray]]:
-    """Blocks, as the coder cuts them but from a random place on, grouped by length."""
+    """Blocks as the coder cuts them, from a random start, grouped by length."""
     blocks = []
     for codes in recordings:
         first = int(rng.integers(0, BLOCK_FRAMES)) if len(codes) > BLOCK_FRAMES else 0
@@ -135,7 +135,7 @@ def held_out_bits(model: Prior, recordings: list[np.ndarray]) -> float:
 
 
 def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
-    """Train, or go on; the state lies in ``run/state.pt``."""
+    """Train, or resume from ``run/state.pt``."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     run.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Make all tables and pictures of the study of quantisers, from its results alone.
+"""Make all tables and pictures of the study of quantisers from its results.
 
     python recipes/quantizers/report.py RUNS --out docs/quantizers [--tables FOLDER]
 
-RUNS is what run.py wrote, or recipes/quantizers/results. Written are results.md and pictures, and,
-with --tables, all runs as the few files that the repository keeps.
+RUNS is the output of run.py, or recipes/quantizers/results. Writes results.md and pictures, and,
+with --tables, all runs in the few files that the repository keeps.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Run the study of quantisers: every row, size of codebook and seed that is not there yet.
+"""Run the study of quantisers: all missing rows, codebook sizes and seeds.
 
     python recipes/quantizers/run.py --data PACKED --dev DIR [DIR ...] --out RUNS [--jobs 2]
         [--rows a,b] [--codebook-sizes 1024,8192] [--seeds 0,1,2] [--max-minutes N] [--list]
     python recipes/quantizers/run.py --benchmark --data PACKED --out RUNS
 
-Each run is a process of its own with one CPU thread. Finished ones are skipped, an interrupted one
-starts again. Seed 0 of everything comes first, so that a study that was stopped early is of use
-already. --benchmark measures a step's time and memory of each row instead, one after the other.
+Each run is a process with one CPU thread. Finished runs are skipped, an interrupted one starts
+again. Seed 0 of everything comes first, so that a study that was stopped early is useful.
+--benchmark measures a step's time and memory of each row instead, one after the other.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="packed speech")
     parser.add_argument("--dev", type=Path, nargs="+", help="folders of recordings to score on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study's runs")
-    parser.add_argument("--rows", type=_names, help="names, with commas; all by default")
-    parser.add_argument("--codebook-sizes", type=_numbers, help="with commas; all by default")
+    parser.add_argument("--rows", type=_names, help="names separated by commas; default: all")
+    parser.add_argument("--codebook-sizes", type=_numbers, help="separated by commas; default: all")
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="with commas")
     parser.add_argument(
-        "--late-seeds", type=_numbers, help="of the slowest runs; the first of --seeds by default"
+        "--late-seeds", type=_numbers, help="of the slowest runs; default: the first of --seeds"
     )
     parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     parser.add_argument("--setting", type=Path, default=SETTING, help="TOML that runs share")
-    parser.add_argument("--max-minutes", type=float, help="begin no run after this time")
+    parser.add_argument("--max-minutes", type=float, help="start no run after this time")
     parser.add_argument("--benchmark", action="store_true", help="measure time and memory")
-    parser.add_argument("--list", action="store_true", help="say what would be run")
+    parser.add_argument("--list", action="store_true", help="list the runs without running them")
     return run_script(parser, work, arguments)
 
 
@@ -65,7 +65,7 @@ def work(args: argparse.Namespace) -> None:
         return
     if not args.benchmark and not args.dev:
         raise ConfigError("--dev must name a folder of recordings to score on")
-    # SIGTERM as Ctrl-C, so that no run is left behind without its parent.
+    # SIGTERM like Ctrl-C, so that no run stays without its parent.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     (args.out / "logs").mkdir(parents=True, exist_ok=True)
     queue = Queue(args)
@@ -85,11 +85,11 @@ def work(args: argparse.Namespace) -> None:
 
 
 class Queue:
-    """Runs, each a process of its own, until the time is over.
+    """Runs, each in a process, until the time is over.
 
     Attributes:
-        failed: names of the runs that failed; the others go on.
-        left: how many runs there was no time for.
+        failed: names of the runs that failed.
+        left: number of runs that there was no time for.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -101,7 +101,7 @@ class Queue:
         self.left = 0
 
     def work_off(self, run: Run) -> None:
-        """Do one run, and say how it went."""
+        """Do one run, and print its result."""
         limit = self._args.max_minutes
         if self._stopped or (limit is not None and self._minutes() > limit):
             self.left += 1
@@ -120,7 +120,7 @@ class Queue:
         print(f"[{self._minutes():.1f} min] {last}", flush=True)
 
     def stop(self) -> None:
-        """End the runs that are under way; begin no other."""
+        """End the current runs, and start no others."""
         self._stopped = True
         for process in list(self._working):
             process.terminate()
@@ -150,7 +150,7 @@ def _names(text: str) -> list[str]:
 def _numbers(text: str) -> list[int]:
     names = _names(text)
     if not names or not all(name.isdecimal() for name in names):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers")
     return [int(name) for name in names]
 
 

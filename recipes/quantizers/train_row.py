@@ -4,7 +4,7 @@
     train_row.py ROW --codebook-size K --benchmark --data PACKED --out RUNS
 
 The first writes RUNS/ROW-K-sS, a run folder with result.json; --benchmark measures a step's time
-and memory instead. A run that was stopped starts again.
+and memory instead. An interrupted run starts again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--setting", type=Path, default=SETTING, help="TOML that runs share")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=positive, default=1, help="of the CPU")
-    parser.add_argument("--benchmark", action="store_true", help="measure time and memory alone")
+    parser.add_argument("--benchmark", action="store_true", help="measure time and memory only")
     return run_script(parser, work, arguments)
 
 
@@ -45,7 +45,7 @@ def work(args: argparse.Namespace) -> None:
     if args.benchmark:
         cost = measure(row, run.codebook_size, args.data, args.out, args.setting, args.device)
         print(
-            f"{row.name} {run.codebook_size}: {1000 * cost.step_seconds:.0f} ms a step, "
+            f"{row.name} {run.codebook_size}: {1000 * cost.step_seconds:.0f} ms per step, "
             f"{1000 * cost.quantizer_seconds:.0f} of them the quantiser's, "
             f"{cost.peak_mib:.0f} MiB"
         )
@@ -59,7 +59,7 @@ def work(args: argparse.Namespace) -> None:
         f"{run.name}: mel {log.scores['mel']:.3f}, PESQ-wb {log.scores['pesq_wb']:.3f}, "
         f"STOI {log.scores['stoi']:.3f}, utilisation {100 * log.use.utilisation:.1f} %, "
         f"perplexity {log.use.perplexity:.0f}, error {log.scores['error']:.3f}, "
-        f"{1000 * log.step_seconds:.0f} ms a step, {log.wall_seconds:.0f} s"
+        f"{1000 * log.step_seconds:.0f} ms per step, {log.wall_seconds:.0f} s"
     )
 
 

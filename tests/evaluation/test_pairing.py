@@ -126,7 +126,7 @@ def test_halves_are_by_speaker_and_follow_from_the_name(tmp_path):
         write_noise(tmp_path / name, 0.1)
     found = find_recordings(tmp_path)
     assert found.half(None) is found
-    with pytest.raises(ConfigError, match=r"manifest\.jsonl names: No such file"):
+    with pytest.raises(ConfigError, match=r"manifest\.jsonl: No such file"):
         found.half("choose")
     manifest = tmp_path / "manifest.jsonl"
     rows = [{"path": "a.wav", "speaker": "ls84"}, {"path": "b.wav", "speaker": "p232"}]

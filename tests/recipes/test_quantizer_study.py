@@ -127,7 +127,7 @@ def test_time_that_is_over_leaves_runs_for_later(speech, runs, capsys):
 
 def test_benchmark_measures_a_step_and_its_quantiser(train, runs):
     code, out, err = train("fsq", "--codebook-size", "64", "--benchmark")
-    assert code == 0 and "ms a step" in out, err
+    assert code == 0 and "ms per step" in out, err
     write_log(runs, finished_log("fsq", 64, 0), None)
     (cost,) = read_results(runs).costs
     assert 0 < cost.quantizer_seconds < cost.step_seconds

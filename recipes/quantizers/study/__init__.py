@@ -1,1 +1,1 @@
-"""The study of quantisers: what its runs share, what they do, and what is made of their logs."""
+"""The study of quantisers: its rows, runs, logs, tables and pictures."""

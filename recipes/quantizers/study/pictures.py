@@ -1,4 +1,4 @@
-"""Pictures of a study, made from its logs alone."""
+"""Pictures of a study, made from its logs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _group(log: RunLog) -> str:
 
 
 def _quality(logs: Sequence[RunLog], out: Path) -> Path:
-    """Each score against the codebook's size, a line a row."""
+    """Each score against the codebook's size, a line per row."""
     panels: tuple[tuple[str, Callable[[RunLog], float]], ...] = (
         ("used on unseen speech, %", lambda log: 100 * log.use.utilisation),
         ("entropy, bits per frame", lambda log: log.use.entropy),
@@ -90,7 +90,7 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
         panel.set_xlabel("codebook size", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(alpha=0.3)
-    # Dotted: even use of the codebook, as far as the frames go.
+    # Dotted: even use of the codebook, limited by the number of frames.
     even = {
         log.run.codebook_size: log.use.even_utilisation for log in logs if log.run.codebook_size > 1
     }
@@ -108,7 +108,7 @@ def _quality(logs: Sequence[RunLog], out: Path) -> Path:
 
 
 def _curves(logs: Sequence[RunLog], steps: int, size: int, out: Path) -> Path:
-    """Training over steps: thin lines, one a seed; main rows beside variants are dashed."""
+    """Curves of training, a thin line per seed; main rows are dashed beside variants."""
     mixed = len({_group(log) for log in logs}) > 1
     panels = (
         ("mel loss", lambda point: point.mel, "linear"),
@@ -123,7 +123,7 @@ def _curves(logs: Sequence[RunLog], steps: int, size: int, out: Path) -> Path:
         panel.set_yscale(scale)
         for name in _names(group(logs)):
             for number, log in enumerate(log for log in logs if log.run.row == name):
-                # Runs of several times the length are drawn over the share of their steps.
+                # Longer runs are compressed to the length of the others.
                 stretch = steps / log.curve[-1].step
                 points = [(p.step * stretch, read(p)) for p in log.curve if read(p) is not None]
                 panel.plot(
@@ -143,7 +143,7 @@ def _curves(logs: Sequence[RunLog], steps: int, size: int, out: Path) -> Path:
 
 
 def _histograms(logs: Sequence[RunLog], size: int, out: Path) -> Path:
-    """How often each code occurs, from the most frequent one on."""
+    """How often each code occurs, most frequent first."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     panel = figure.subplots()
     seen: set[str] = set()
@@ -169,7 +169,7 @@ def _histograms(logs: Sequence[RunLog], size: int, out: Path) -> Path:
 
 
 def _projections(results: Results, logs: Sequence[RunLog], size: int, out: Path) -> Path | None:
-    """Latents and entries on the first principal axes of the last latents, a row a quantiser."""
+    """Latents and entries on the first principal axes of the last latents, a row per quantiser."""
     found = []
     for log in sorted(logs, key=lambda log: list(ROWS).index(log.run.row)):
         points = results.points_of(log.run)
@@ -194,12 +194,12 @@ def _projections(results: Results, logs: Sequence[RunLog], size: int, out: Path)
         f"K = {size}: latents (grey), some of the codebook (blue), nearest to a latent (red)",
         fontsize=10,
     )
-    # Thousands of points: at the others' resolution this is a file of over a megabyte.
+    # Thousands of points: at full resolution the file would exceed a megabyte.
     return _save(figure, out, _DPI * 5 // 8)
 
 
 def _scatter(panel: Any, points: dict[str, Any], number: int) -> None:
-    """One moment; the frame follows the latents, which may lie far from the codebook."""
+    """One step; the axes follow the latents, which may be far from the codebook."""
     latents, entries = points[f"latents-{number}"], points[f"entries-{number}"]
     hit = points[f"hit-{number}"]
     for chosen, colour, side in ((entries, _BLUE, 2), (latents, _GREY, 4), (hit, _RED, 3)):

@@ -1,8 +1,8 @@
-"""What runs leave, and the tables that many of them are kept in.
+"""Results of runs, and tables of many of them.
 
-A finished run has RUNS/NAME/result.json and, for the pictures, points.npz. ``write_tables`` makes
-five files of any number of runs: runs.csv (one line per run), curves.csv, histograms.csv, costs.csv
-and points.npz. ``read_results`` takes either, or a folder with both.
+A finished run has RUNS/NAME/result.json and, for the pictures, points.npz. ``write_tables`` writes
+five files for any number of runs: runs.csv (one line per run), curves.csv, histograms.csv,
+costs.csv and points.npz. ``read_results`` reads either, or both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUN = ("row", "codebook_size", "seed")
 
 @dataclass(frozen=True)
 class Point:
-    """Training at a step: means since the last point; None where nothing was quantised."""
+    """Training at a step: means since the last point; None if nothing was quantised."""
 
     step: int
     mel: float
@@ -71,12 +71,12 @@ class RunLog:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row costs, measured alone.
+    """The cost of a row, measured without other runs.
 
     Attributes:
         step_seconds: median training step; processor's time on a CPU.
         quantizer_seconds: the part of the quantiser, forward and backward.
-        peak_mib: most memory of a process that only trains.
+        peak_mib: most memory of a training process.
         machine: as in ``RunLog``.
     """
 
@@ -101,19 +101,19 @@ class Results:
     points: dict[str, np.ndarray]
 
     def points_of(self, run: Run) -> dict[str, np.ndarray] | None:
-        """Arrays of a run by name, if they were kept."""
+        """Arrays of a run by name, or None if they were not kept."""
         prefix = f"{run.name}/"
         found = {n[len(prefix) :]: a for n, a in self.points.items() if n.startswith(prefix)}
         return found or None
 
 
 def run_folder(runs: Path, run: Run) -> Path:
-    """Where a run has its files."""
+    """The folder of a run."""
     return runs / run.name
 
 
 def write_log(runs: Path, log: RunLog, points: dict[str, np.ndarray] | None) -> None:
-    """Write a run's log; the JSON comes last, and says that the run is finished."""
+    """Write a run's log; the JSON is written last and marks the run as finished."""
     folder = run_folder(runs, log.run)
     folder.mkdir(parents=True, exist_ok=True)
     if points is not None:
@@ -123,20 +123,20 @@ def write_log(runs: Path, log: RunLog, points: dict[str, np.ndarray] | None) -> 
 
 
 def write_cost(runs: Path, cost: Cost) -> None:
-    """Write what a row costs."""
+    """Write the cost of a row."""
     path = runs / "costs" / f"{cost.row}-{cost.codebook_size}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_json(path, dataclasses.asdict(cost))
 
 
 def finished(runs: Path) -> set[str]:
-    """Names of the runs that are there."""
+    """Names of the finished runs."""
     names = {path.parent.name for path in runs.glob(f"*/{RESULT}")}
     return names | {Run(*key).name for key in map(_run_key, _rows(runs / "runs.csv"))}
 
 
 def measured(runs: Path) -> set[tuple[str, int]]:
-    """Rows and codebook sizes whose costs are there."""
+    """Rows and codebook sizes that were measured."""
     found = {(cost.row, cost.codebook_size) for cost in _read_costs(runs)}
     return found | {(r["row"], int(r["codebook_size"])) for r in _rows(runs / "costs.csv")}
 
@@ -167,7 +167,7 @@ def read_results(runs: Path) -> Results:
 
 
 def write_tables(results: Results, out: Path) -> None:
-    """Keep results in five files, each whole or not at all."""
+    """Write results to five files, each whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     runs, curves, histograms = [], [], []
     for log in results.logs:

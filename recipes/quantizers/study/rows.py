@@ -1,4 +1,4 @@
-"""The rows of the study: which quantisers are compared, at which sizes of codebook."""
+"""The rows of the study: quantisers and codebook sizes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from simvq_audio.errors import ConfigError
 
 SIZES = (1024, 8192, 65_536, 262_144)
 _ORDER = {8192: 0, 65_536: 1, 1024: 2, 262_144: 3}
-# Rows whose W or table learns faster do so by this factor.
+# Factor on the learning rate of W or the table in "fast" rows.
 _FAST = 40.0
-# Full probabilities of 450 frames over 65 536 codes take 1.5 s a step; the package's answer to this
-# is to take the entropies over a part of the frames.
+# Full probabilities of 450 frames over 65 536 codes take 1.5 s a step; the package can compute
+# the entropies over a part of the frames.
 _LFQ_ALL_FRAMES_UP_TO = 8192
 _LFQ_SHARE = 0.25
 
@@ -27,17 +27,17 @@ class Row:
 
     Attributes:
         name: on the command line and in file names.
-        title: for people.
+        title: in tables.
         group: "main", "variant" or "reference"; tables show them apart.
         quantizer: codebook size -> the table [model.quantizer], but for the latent's width.
         sizes: of the codebook.
         fast: the quantiser's fast parameters learn at 40 times the learning rate.
         cold: quantised from the first step on, at the quantiser's own initialisation; otherwise
             started from the latents after the unquantised steps.
-        start: what [quantizer_start] has besides.
-        length: how many times as many steps as the other rows.
-        late_sizes: codebook sizes that are so slow on a CPU that they are run last, and for one
-            seed alone unless that is asked for.
+        start: further settings of [quantizer_start].
+        length: factor on the number of steps.
+        late_sizes: codebook sizes that are slow on a CPU: they are run last, by default with one
+            seed.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Row:
     late_sizes: tuple[int, ...] = ()
 
     def settings(self, codebook_size: int, latent_dim: int) -> Table:
-        """What a ``TrainingConfig`` of this row has of its own, as nested plain values."""
+        """The settings of this row in a ``TrainingConfig``, as nested plain values."""
         start = {"unquantized_steps": 0} if self.cold else self.start
         quantizer = {"latent_dim": latent_dim, **self.quantizer(codebook_size)}
         return {
@@ -91,7 +91,7 @@ def _table(size: int) -> Table:
 
 
 def _averages(size: int) -> Table:
-    """Moving averages; a start sets which entries are replaced, any threshold switches it on."""
+    """Moving averages; the start sets which entries are replaced; any threshold enables it."""
     return {
         "codebook_size": size,
         "rotation_trick": False,
@@ -270,18 +270,18 @@ def plan(
     *,
     late_seeds: list[int] | None = None,
 ) -> list[Run]:
-    """The runs, in an order in which an interrupted study is of use: seed by seed.
+    """The runs, seed by seed, so that an interrupted study is useful.
 
     The slow ones (``Row.late_sizes``) come after the second seed, for the first of ``late_seeds``
     and so on.
 
     Args:
         rows: by name; all if None.
-        sizes: of the codebook; all if None. A row without any of them has no run.
+        sizes: of the codebook; all if None. Rows without any of them are left out.
         late_seeds: seeds of the slow runs; the first of ``seeds`` if None.
 
     Raises:
-        ConfigError: a row is unknown, or nothing is left to run.
+        ConfigError: a row is unknown, or there is nothing to run.
     """
     chosen = [find_row(name) for name in (rows or ROWS)]
     late = seeds[:1] if late_seeds is None else late_seeds
@@ -298,12 +298,12 @@ def plan(
 
 
 def _wave(rows: list[Row], sizes: list[int] | None, seed: int, *, slow: bool) -> list[Run]:
-    """One seed: main rows first, and among them the codebook sizes that are used most."""
+    """One seed: main rows and common codebook sizes first."""
     runs = [
         (row.group == "variant", _ORDER.get(size, -1), Run(row.name, size, seed))
         for row in rows
         for size in row.sizes
-        # A row without codes has one size of its own, which no choice leaves out.
+        # A row without codes has one size, which is always included.
         if (sizes is None or size in sizes or row.sizes == (1,))
         and (size in row.late_sizes) == slow
     ]

@@ -14,10 +14,10 @@ _ENTRIES = 400
 class Snapshots:
     """Collects latents and entries; projects all of them in the end.
 
-    The two dimensions are the first principal axes of the last latents, so that movement shows.
+    The two dimensions are the first principal axes of the last latents, to show movement.
 
     Args:
-        seed: decides which entries are drawn.
+        seed: for the choice of entries.
     """
 
     def __init__(self, seed: int) -> None:
@@ -27,7 +27,7 @@ class Snapshots:
 
     @torch.no_grad()
     def take(self, step: int, latent: Tensor, quantizer: Quantizer) -> None:
-        """Keep what a quantiser makes of some latents (batch, latent_dim, frames)."""
+        """Keep some latents (batch, latent_dim, frames) and their entries."""
         sizes = quantizer.config.codebook_sizes
         training = quantizer.training
         quantizer.eval()
@@ -59,7 +59,7 @@ class Snapshots:
 
         def project(points: Tensor) -> np.ndarray:
             flat = ((points.double() - mean) @ axes).numpy()
-            # Rounded to less than a pixel of the picture, so that the file compresses well.
+            # Rounded to less than a pixel, for a smaller file.
             return (np.round(flat / step) * step).clip(-60_000, 60_000).astype(np.float16)
 
         arrays = {"steps": np.array([step for step, *_ in self._taken])}

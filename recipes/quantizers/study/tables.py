@@ -1,4 +1,4 @@
-"""Tables of a study for people, made from its results alone."""
+"""Tables of a study in Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ COLUMNS = (
     Column("peak_mib", "peak memory, MiB", 0, lambda log: log.peak_mib),
 )
 
-# What a run without a quantiser does not have.
+# Columns that a run without a quantiser lacks.
 _OF_CODES = frozenset({"utilisation", "perplexity", "entropy", "training_perplexity", "error"})
 
 Group = dict[tuple[str, int], list[RunLog]]
@@ -68,7 +68,7 @@ def group(logs: Sequence[RunLog]) -> Group:
 
 
 def title(name: str) -> str:
-    """What a row is called; a row that is no longer in the study keeps its name."""
+    """The title of a row, or its name if it is no longer in the study."""
     return ROWS[name].title if name in ROWS else name
 
 
@@ -138,7 +138,7 @@ def _cost_table(costs: Sequence[Cost]) -> list[str]:
     machine = costs[0].machine
     unit = "processor's time of" if machine.get("device") == "cpu" else "time of"
     lines = [
-        f"Median {unit} a training step and the quantiser's part of it, in ms; most memory of "
+        f"Median {unit} per training step and the quantiser's part of it, in ms; most memory of "
         f"the process, in MiB. {machine.get('name', '')}, {machine.get('threads') or '?'} thread.",
         "",
         "| quantiser | " + " | ".join(f"K = {_spaced(size)}" for size in sizes) + " |",
@@ -175,5 +175,5 @@ def _kind(name: str) -> str:
 
 
 def _is_base(name: str, wanted: str) -> bool:
-    """Variants are read beside what they vary."""
+    """Variants are shown beside the row that they vary."""
     return wanted == "variant" and name in ("simvq-latents", "simvq-cold", "simvq-covariance")

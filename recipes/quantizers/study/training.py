@@ -1,4 +1,4 @@
-"""One run: the package's trainer on speech of one bandwidth, then scores; and what a row costs."""
+"""One run: the package's trainer on speech of one bandwidth, then scores; and the cost of a row."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from study.snapshots import Snapshots
 from study.use import Use, count_codes
 
 SETTING = Path(__file__).parents[1] / "study.toml"
-# All audio is cut off there. Recordings of 16 and 24 kHz differ most in what lies above 8 kHz: a
-# codebook that has to tell them apart is half empty on speech of one kind.
+# Audio is low-passed there. Recordings at 16 and 24 kHz differ most above 8 kHz, and a codebook
+# that distinguishes them is half unused on speech of one kind.
 BANDWIDTH_HZ = 8000.0
-# Steps after the first quantised one at which pictures are taken, besides the last.
+# Steps after the first quantised one with snapshots; the last step has one too.
 _PICTURES = (0, 25, 100)
-# Crops that no run trains on.
+# Seed of crops that no run trains on.
 _PICTURE_STEP = 2_000_000
 _ALL = 1_000_000
 _BENCHMARK_STEPS = 7
@@ -49,10 +49,10 @@ _BENCHMARK_FIRST = 2
 
 
 def configure(run: Run, setting: Path = SETTING) -> TrainingConfig:
-    """What the trainer does for a run.
+    """The trainer's configuration of a run.
 
     Raises:
-        ConfigError: there is no such row, or the setting does not fit.
+        ConfigError: there is no such row, or a setting is invalid.
     """
     row = find_row(run.row)
     values = read_recipe(setting)
@@ -82,7 +82,7 @@ class Narrow:
 
 
 class NarrowModel(nn.Module):
-    """A model whose output ends at ``BANDWIDTH_HZ``, as that of its training was judged.
+    """A model whose output is low-passed at ``BANDWIDTH_HZ``, as in training.
 
     Args:
         quantized: whether codes are made; otherwise all are 0 and the latent is decoded.
@@ -112,7 +112,7 @@ class NarrowModel(nn.Module):
 
 
 def narrow(waveforms: Tensor, sample_rate: int) -> Tensor:
-    """(batch, samples) without what lies above ``BANDWIDTH_HZ``."""
+    """(batch, samples) low-passed at ``BANDWIDTH_HZ``."""
     bandwidths = waveforms.new_full((len(waveforms),), BANDWIDTH_HZ)
     return limit_bandwidth(waveforms, bandwidths, sample_rate)
 
@@ -142,7 +142,7 @@ def train_and_score(
     """Train and score a run, and write its log. Pictures are kept for seed 0.
 
     Raises:
-        SimvqAudioError: the data cannot be used, or gradients stayed without numbers.
+        SimvqAudioError: the data cannot be used, or gradients were not finite.
     """
     began = time.monotonic()
     config = configure(run, setting)
@@ -175,7 +175,7 @@ def train_and_score(
 def measure(
     row: Row, codebook_size: int, data: Path, runs: Path, setting: Path, device: str
 ) -> Cost:
-    """Time some steps of a row from its own initialisation, and the quantiser alone."""
+    """Time some steps of a row from its initialisation, and the quantiser."""
     config = configure(Run(row.name, codebook_size, 0), setting)
     fabric = make_fabric(device, config.precision)
     step = TrainingStep(config, fabric)
@@ -214,7 +214,7 @@ def _trainer(config: TrainingConfig, data: Path, folder: Path, device: str) -> T
 
 
 def _stops(config: TrainingConfig) -> list[int]:
-    """Steps at which a picture is taken, the last one included."""
+    """Steps with snapshots, including the last."""
     first = config.quantizer_start.unquantized_steps
     taken = {step for step in (first + more for more in _PICTURES) if step < config.steps}
     return [*sorted(taken), config.steps]
@@ -257,7 +257,7 @@ def _scored(
 
 
 def _curve(folder: Path) -> list[Point]:
-    """What the trainer logged."""
+    """The trainer's log."""
     points = []
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -284,7 +284,7 @@ def peak_mib(device: str) -> float:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What a run was made on, and with which versions."""
+    """The machine and the versions of a run."""
     found = {
         "device": device,
         "name": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
@@ -309,7 +309,7 @@ def _median(clock: Callable[[], float], work: Callable[[int], object]) -> float:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds: of the processor on a CPU, where others may be at work; of the wall on a GPU."""
+    """Seconds: process time on a CPU, where other work may run; wall time on a GPU."""
     if device.type != "cuda":
         return time.process_time
 

@@ -1,4 +1,4 @@
-"""How a codebook is used, as the study reports it."""
+"""Use of a codebook, for the study."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _RANKS = 48
 
 @dataclass(frozen=True)
 class Use:
-    """Use of a codebook over some frames; the codes of several codebooks count as one.
+    """Use of a codebook over some frames; the codes of several codebooks are counted jointly.
 
     Attributes:
         frames: how many codes were counted.
         utilisation: share of codes that occurred, 0 to 1.
-        even_utilisation: the share that would be expected if all codes were equally likely; with
-            fewer frames than codes not even that can reach 1.
-        perplexity, entropy: 2 to the entropy, and the entropy in bits per frame. Both are those of
-            the counts: never above the logarithm of the frames.
-        histogram: (rank, count) from the most frequent code on, at ranks evenly spaced on a
-            logarithmic scale.
+        even_utilisation: the expected share if all codes were equally likely; below 1 with few
+            frames.
+        perplexity, entropy: 2 to the entropy, and the entropy of the counts in bits per frame;
+            limited by the number of frames.
+        histogram: (rank, count), most frequent first, at ranks evenly spaced on a logarithmic
+            scale.
     """
 
     frames: int
