@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import MissingExtraError
+from simvq_audio.errors import needs_extra
 from simvq_audio.training.script import run_script
 from simvq_audio.training.watch import read_metrics
 
@@ -28,12 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(runs: list[Path]) -> Path:
-    try:
+    with needs_extra("train"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            "curves need matplotlib; install it with: pip install 'simvq-audio[train]'"
-        ) from error
     rows = {run: read_metrics(run) for run in runs}
     names = sorted({name for found in rows.values() for row in found for name in row} - _LEFT_OUT)
     columns = 4

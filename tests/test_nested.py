@@ -98,7 +98,7 @@ def test_batches_and_streams_give_the_same_codes(codec: Codec, books: list[Neste
 
 
 def test_parents_are_shorter_codes(codec: Codec, books: list[NestedBook]) -> None:
-    """A code of the larger book stands for one of the smaller, without the recording."""
+    """Codes of a larger codebook are converted to a smaller one without the recording."""
     codes = codec.with_codebook(64).encode(NOISE, RATE)
     small = codec.with_codebook(64).with_codebook(16)
     shortened = small.codes_from_indices(books[1].parents[codes.indices])

@@ -34,7 +34,7 @@ def block(language: str) -> str:
 
 
 def example_rows(language: str = "hex") -> list[bytes]:
-    """The bytes of each line of the example; the remark stands behind two or more spaces."""
+    """The bytes of each line of the example; remarks follow two or more spaces."""
     lines = block(language).splitlines()
     return [bytes.fromhex(re.split(r" {2,}", line)[0]) for line in lines]
 

@@ -36,7 +36,7 @@ def recordings(tmp_path) -> Path:
 
 @pytest.fixture
 def page(monkeypatch) -> list[tuple[object, Path, int]]:
-    """The page's arguments, in place of the page, which has tests of its own."""
+    """The page's arguments instead of the page, which has other tests."""
     written = []
 
     def write_page(report: object, out: Path, *, players: int) -> None:

@@ -40,7 +40,7 @@ def rows_of(out: Path) -> dict[str, dict]:
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen:
-    """``simvq-audio tokenize`` in a process of its own."""
+    """``simvq-audio tokenize`` in another process."""
     return subprocess.Popen(
         [sys.executable, "-m", "simvq_audio", "tokenize", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},

@@ -53,7 +53,7 @@ return arguments[0].map((hertz) => levels[Math.round(hertz / width)]);
 
 
 def start(profile: Path):
-    """Start the browser with a profile folder of its own; the caller quits it."""
+    """Start the browser with a new profile folder; the caller quits it."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

@@ -23,7 +23,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 
 def noisy(waveform: np.ndarray, decibels: float = 20) -> np.ndarray:
-    """With noise so many dB below it."""
+    """With noise at a level in dB below it."""
     added = noise(len(waveform), 7)
     level = np.sqrt(np.square(waveform).mean() / np.square(added).mean())
     return waveform + added * np.float32(level * 10 ** (-decibels / 20))

@@ -1,4 +1,4 @@
-"""What a decoder's phases cost: closed forms, and the recipe that prints them."""
+"""Coherence of a decoder's phases: closed forms, and the recipe that prints them."""
 
 from __future__ import annotations
 

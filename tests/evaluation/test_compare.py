@@ -1,4 +1,4 @@
-"""What others made of the same recordings: delays, missing files, tests between systems."""
+"""Comparison of other codecs: delays, missing files, tests between systems."""
 
 from __future__ import annotations
 

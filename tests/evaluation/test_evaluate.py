@@ -139,7 +139,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interrupting(phase: str, after: int):
-    """A progress that ends everything after so many files of a phase."""
+    """A progress bar that raises after a number of files of a phase."""
 
     @contextmanager
     def progress(label: str, total: float):

@@ -1,4 +1,4 @@
-"""What is known from earlier runs, whatever ended them."""
+"""Results of earlier runs, however they ended."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def tiny_crepe():
 
 
 def papers_tracks(torchcrepe, waveform):
-    """What metrics/periodicity.py of the papers' code does, by torchcrepe's own front door."""
+    """metrics/periodicity.py of the papers' code, with torchcrepe's public API."""
     torchaudio = pytest.importorskip("torchaudio")
     import librosa
 

@@ -82,7 +82,7 @@ def test_mel_distance_and_lsd_of_a_known_gain():
 
 
 def test_lsd_counts_its_band_alone():
-    """What a codec leaves out above 4 kHz is seen there and nowhere else."""
+    """A codec's loss above 4 kHz changes only that band's score."""
     spectrum = np.fft.rfft(noise(24_000))
     hertz = np.fft.rfftfreq(24_000, 1 / 24_000)
     decoded = np.fft.irfft(spectrum * np.where((hertz > 3_900) & (hertz < 8_100), 0.1, 1.0))

@@ -1,4 +1,4 @@
-"""The report's page without a browser: what stands in it, and that nothing in it is markup."""
+"""The report's page without a browser: its content, and that no name becomes markup."""
 
 from __future__ import annotations
 

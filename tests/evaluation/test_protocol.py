@@ -1,4 +1,4 @@
-"""What the two protocols do to signals."""
+"""Preparation of signals by the two protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study's scripts: runs leave logs, finished ones are skipped, reports come from logs alone."""
+"""The study: runs leave logs, finished ones are skipped, reports are made from logs only."""
 
 from __future__ import annotations
 

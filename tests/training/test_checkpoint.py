@@ -1,4 +1,4 @@
-"""Checkpoints are written whole, and only so many of them stay."""
+"""Checkpoints are written whole, and old ones are removed."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_configuration_errors_name_the_key(values, words):
 
 
 def test_compression_raises_magnitudes_to_its_power_and_keeps_phases():
-    """What reaches the first layer, for a tone at two levels."""
+    """Input of the first layer for a tone at two levels."""
     torch.manual_seed(0)
     tone = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(2048) / 24_000)[None]
     seen = []
@@ -224,7 +224,7 @@ def test_compression_raises_magnitudes_to_its_power_and_keeps_phases():
 
 
 def test_contrast_is_what_remains_of_magnitudes_without_level_and_tilt():
-    """What reaches the first layer, for noise at two levels and behind a first difference."""
+    """Input of the first layer for noise at two levels and after a first difference."""
     torch.manual_seed(0)
     discriminator = ContrastDiscriminator(512, 4)
     seen = []

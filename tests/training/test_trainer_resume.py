@@ -33,7 +33,7 @@ def one_thread():
 
 
 def start(tmp_path, *options, command=(sys.executable,)):
-    """Run recipes/train.py on the packed recordings, in a process of its own."""
+    """Run recipes/train.py on the packed recordings, in another process."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),

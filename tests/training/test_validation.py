@@ -1,4 +1,4 @@
-"""What validation reports, and which model it calls the best."""
+"""Scores of validation, and the choice of the best model."""
 
 from __future__ import annotations
 

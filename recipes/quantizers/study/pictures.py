@@ -10,17 +10,13 @@ from statistics import mean, stdev
 from typing import Any
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import MissingExtraError
+from simvq_audio.errors import needs_extra
 from study.results import Results, RunLog
 from study.rows import ROWS
 from study.tables import group, title
 
-try:
+with needs_extra("train"):
     from matplotlib.figure import Figure
-except ImportError as error:
-    raise MissingExtraError(
-        "pictures need matplotlib; install it with: pip install 'simvq-audio[train]'"
-    ) from error
 
 _DPI = 80
 _GREY, _BLUE, _RED = "#bbbbbb", "#3b6fb6", "#d62728"
