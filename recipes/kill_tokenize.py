@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("work", type=Path, help="a new folder")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--jitter", type=float, default=2.0, help="seconds from shard to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--options", default="--shard-size 200", help="of simvq-audio tokenize")
     arguments = parser.parse_args()
@@ -47,17 +48,16 @@ def main() -> None:
 
     choice = random.Random(arguments.seed)
     begin = time.perf_counter()
-    for number in range(arguments.kills):
+    aims = sorted(choice.sample(range(total - 1), arguments.kills))
+    for number, aim in enumerate(aims, 1):
         process = start(arguments.source, killed, options)
-        # Anywhere in the work of about a tenth of the shards, and a bit.
-        before, aim = shards(killed), choice.randrange(0, max(2, 2 * total // arguments.kills))
-        aim = min(before + aim, total - 1)
         while process.poll() is None and shards(killed) < aim:
             time.sleep(0.05)
-        time.sleep(choice.uniform(0, 1.5 * elapsed / total))
+        time.sleep(choice.uniform(0, arguments.jitter))
         process.kill()
-        process.wait()
-        print(f"kill {number + 1} at {shards(killed)} shards", flush=True)
+        if process.wait() == 0:
+            raise SystemExit("it was done before it could be killed; give a smaller --jitter")
+        print(f"kill {number} at {shards(killed)} shards", flush=True)
     if start(arguments.source, killed, options).wait():
         raise SystemExit("the last run failed")
     print(f"killed: {time.perf_counter() - begin:.0f} s, {shards(killed)} shards", flush=True)

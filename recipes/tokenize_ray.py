@@ -45,6 +45,7 @@ def tokenize(
         Tokenizer,
         fn_constructor_kwargs={"model": model, "device": "cuda" if gpus else "cpu"},
         batch_size=batch_size,
+        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=gpus or None,
     )

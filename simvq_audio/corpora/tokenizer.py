@@ -20,8 +20,8 @@ from simvq_audio.errors import FILE_ERRORS, AudioError, ConfigError
 class Tokenizer:
     """Adds codes to a batch of recordings.
 
-    >>> dataset.map(Tokenizer(), batched=True, batch_size=64)         # Hugging Face datasets
-    >>> dataset.map_batches(Tokenizer, batch_size=64, concurrency=2)  # Ray Data
+    >>> dataset.map(Tokenizer(), batched=True, batch_size=64)                # Hugging Face datasets
+    >>> dataset.map_batches(Tokenizer, batch_format="pyarrow", concurrency=2)  # Ray Data
 
     The recordings are in one of these columns: ``audio``, each a dictionary with ``array`` and
     ``sampling_rate``, or with ``bytes`` or ``path``, as datasets has them; ``bytes``, the content
@@ -55,12 +55,24 @@ class Tokenizer:
         # done before by its pickled function, sees equal ones.
         return type(self), self._arguments
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Columns in, columns out.
+    def __call__(self, batch: Any) -> Any:
+        """Add the columns.
+
+        Args:
+            batch: columns by name, or a pyarrow table. Of Ray Data take tables: it makes tensors of
+                an extension type of the arrays in columns by name.
+
+        Returns:
+            the same kind.
 
         Raises:
             ConfigError: none of the columns is there.
         """
+        if isinstance(batch, Mapping):
+            return self._columns(batch)
+        return type(batch).from_pydict(self._columns(batch.to_pydict()))
+
+    def _columns(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         results = self._coded(_sources(batch))
         codec = self._coder.codec
         rows = [result if isinstance(result, Row) else None for result in results]

@@ -142,6 +142,7 @@ def test_killed_again_and_again(model_file, tmp_path):
     """SIGKILL at random moments; the end is that of a run in one go."""
     make_recordings(tmp_path / "in", 300)
     arguments = (str(tmp_path / "in"), "--model", str(model_file), "--shard-size", "10", "-q")
+    arguments += ("--batch-seconds", "1")  # so that shards come a few at a time
     whole = start(*arguments[:1], str(tmp_path / "whole"), *arguments[1:])
     assert whole.wait() == 0
     out = tmp_path / "out"

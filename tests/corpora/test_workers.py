@@ -18,7 +18,7 @@ from simvq_audio.audio import read_audio
 from simvq_audio.corpora import Tokenizer
 from simvq_audio.errors import ConfigError
 
-pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow")
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -106,6 +106,10 @@ def test_tokenizer_takes_what_the_libraries_have(codec, model_file, recordings, 
         assert result["error"] == [""] * 5
         assert result["samples"][0] == read_audio(paths[0])[0].shape[1]
     assert tokenizer(batches[2])["n"] == list(range(5))
+    table = pa.table({"path": [str(path) for path in paths], "n": range(5)})
+    result = tokenizer(table)
+    assert result["codes"].to_pylist() == expected and result["n"].to_pylist() == list(range(5))
+    assert result["codes"].type == pa.list_(pa.uint16())
     mixed = tokenizer({"path": [str(paths[0]), str(tmp_path / "none.wav")]})
     assert mixed["codes"][0].tolist() == expected[0] and not len(mixed["codes"][1])
     assert mixed["error"][0] == "" and "No such file" in mixed["error"][1]
@@ -164,6 +168,9 @@ def test_ray_recipe_with_a_worker_killed(codec, model_file, tmp_path, monkeypatc
             return super().__call__(batch)
 
     recipe["tokenize"].__globals__["Tokenizer"] = Mortal
+    # Ray gives its workers the least priority, and they would wait for all else that runs.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         recipe["tokenize"](
@@ -174,7 +181,9 @@ def test_ray_recipe_with_a_worker_killed(codec, model_file, tmp_path, monkeypatc
     assert (marks / "died").exists() and len(list(marks.iterdir())) >= 3
     import pyarrow.dataset as ds
 
-    rows = ds.dataset(str(tmp_path / "out"), format="parquet").to_table().to_pylist()
+    table = ds.dataset(str(tmp_path / "out"), format="parquet").to_table()
+    assert table["codes"].type == pa.list_(pa.uint16())
+    rows = table.to_pylist()
     assert len(rows) == 60
     found = {row["path"]: row["codes"] for row in rows}
     assert [found[str(path)] for path in paths] == _expected(codec, paths)
