@@ -46,7 +46,7 @@ AS_IT_IS = "decoder as it is"
 MOST_LOSS, LEAST_SAME, MOST_BYTES = 0.05, 0.999, 7e6
 
 # Calibration: sequences of codes, their frames, how many are in a step, and steps for a block.
-_SEQUENCES, _FRAMES, _BATCH, _STEPS, _HARD_STEPS = 32, 75, 4, 150, 30
+_SEQUENCES, _FRAMES, _BATCH, _STEPS, _HARD_STEPS = 32, 75, 4, 60, 20
 _KMEANS_ROUNDS, _KMEANS_VECTORS = 12, 50_000
 
 

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import {readFile} from "node:fs/promises";
 import {test} from "node:test";
 
+import {cheaperCodes} from "../../simvq_audio/demo/page/cheaper.js";
 import {CodesError, crc32, readCodes, readCoding, writeCodes} from "../../simvq_audio/demo/page/codes.js";
 import {loadPrior} from "../../simvq_audio/demo/page/prior.js";
 
@@ -137,4 +138,22 @@ test("codes that no file can hold are refused", () => {
 test("a damaged prior is refused", async () => {
   const bytes = await load("simvq_audio/prior/compact-1.safetensors");
   await assert.rejects(loadPrior(changed(bytes, bytes.length - 1, 77)), /damaged/);
+});
+
+test("codes that cost fewer bits", () => {
+  const frames = 80;
+  const scores = Float32Array.from(random(frames * 8192, 2 ** 24, 5), (value) => value / 2 ** 24);
+  const nearest = Int32Array.from({length: frames}, (_, frame) => {
+    const own = scores.subarray(frame * 8192, (frame + 1) * 8192);
+    return own.indexOf(own.reduce((highest, score) => Math.max(highest, score)));
+  });
+  assert.deepEqual(cheaperCodes(scores, prior, 0), nearest);
+  const size = (indices) => writeCodes({
+    codesId: "c153ae81d324", sampleRate: 24000, numSamples: 320 * frames, channels: 1, frames,
+    codebookSizes: [8192], indices,
+  }, prior).length;
+  const cheap = cheaperCodes(scores, prior, 0.1);
+  assert.ok(size(cheap) < size(nearest));
+  // Nothing but bits counts in the end.
+  assert.ok(size(cheaperCodes(scores, prior, 100)) <= size(cheap));
 });
