@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import corpora, demo, evaluation, info, plot, training
+from simvq_audio.cli import benchmark, corpora, demo, evaluation, info, plot, training
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -102,6 +102,13 @@ _COMPARE_EXAMPLES = """
 [bold]Examples[/bold]
 
 simvq-audio compare recordings/ opus=opus-6k/ codec2=codec2-3200/ --bitrate opus=5.48 --out report/
+"""
+_BENCHMARK_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio benchmark
+
+simvq-audio benchmark --against encodec,dac,mimi,snac,published --plot speed.png --json > speed.json
 """
 
 app = typer.Typer(
@@ -308,6 +315,7 @@ app.command("info")(info.info)
 app.command("models")(info.models)
 app.command("plot")(plot.plot)
 app.command("demo")(demo.demo)
+app.command("benchmark", epilog=_BENCHMARK_EXAMPLES)(benchmark.benchmark)
 app.command("train")(training.train)
 app.command("export")(training.export)
 app.add_typer(training.data, name="data")
