@@ -15,10 +15,16 @@ class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, LayerNorm, two linear layers with GELU, layer scale, residual.
 
     Source: Liu et al., "A ConvNet for the 2020s", in one dimension as in Vocos (gemelo-ai/vocos).
+
+    Args:
+        look_ahead: frames that the convolution sees beyond its own, at most half its kernel.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, kernel_size: int, layer_scale: float) -> None:
+    def __init__(
+        self, dim: int, hidden_dim: int, kernel_size: int, layer_scale: float, look_ahead: int
+    ) -> None:
         super().__init__()
+        self.taps = kernel_size // 2 + 1 + look_ahead
         self.dwconv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, hidden_dim)
@@ -35,12 +41,13 @@ class ConvNeXtBlock(nn.Module):
         # As a 2-D convolution of height 1, for which oneDNN's depthwise kernels are faster.
         y = F.conv2d(
             y.transpose(1, 2).unsqueeze(2),
-            self.dwconv.weight.unsqueeze(2),
+            self.dwconv.weight[..., : self.taps].unsqueeze(2),
             self.dwconv.bias,
             padding=(0, self.dwconv.kernel_size[0] // 2),
             groups=self.dwconv.groups,
         )
-        y = self.norm(y.squeeze(2).transpose(1, 2))
+        # Taps that are left out make the padding on the right too wide.
+        y = self.norm(y.squeeze(2)[..., : x.shape[1]].transpose(1, 2))
         y = self.pwconv2(F.gelu(self.pwconv1(y)))
         return x + self.gamma * y
 
@@ -50,16 +57,31 @@ class ConvNeXtStack(nn.Module):
 
     Linear layers start from a normal of standard deviation 0.02 (truncated) and layer scales from
     1/blocks, as in Vocos.
+
+    Args:
+        look_ahead: of the blocks together, which the first ones use up; None: all they reach.
+
+    Attributes:
+        context_frames, look_ahead_frames: frames before and after that an output depends on.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, blocks: int, kernel_size: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        blocks: int,
+        kernel_size: int,
+        look_ahead: int | None = None,
+    ) -> None:
         super().__init__()
+        ahead = shared_look_ahead(look_ahead, blocks, kernel_size)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.convnext = nn.ModuleList(
-            ConvNeXtBlock(dim, hidden_dim, kernel_size, 1 / blocks) for _ in range(blocks)
+            ConvNeXtBlock(dim, hidden_dim, kernel_size, 1 / blocks, frames) for frames in ahead
         )
         self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
         self.context_frames = blocks * (kernel_size // 2)
+        self.look_ahead_frames = sum(ahead)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, frames, dim) -> the same, ``mask`` as in ``ConvNeXtBlock``."""
@@ -67,6 +89,13 @@ class ConvNeXtStack(nn.Module):
         for block in self.convnext:
             x = block(x, mask)
         return self.final_layer_norm(x)
+
+
+def shared_look_ahead(frames: int | None, layers: int, kernel_size: int) -> list[int]:
+    """How many frames each of several layers may look ahead, the first ones as far as they can."""
+    most = kernel_size // 2
+    left = layers * most if frames is None else frames
+    return [min(most, max(0, left - number * most)) for number in range(layers)]
 
 
 def init_vocos(module: nn.Module) -> None:

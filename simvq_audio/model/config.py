@@ -17,6 +17,7 @@ from simvq_audio.schema import (
     Count,
     Counts,
     Flag,
+    Natural,
     by_kind,
     configuration,
     parse,
@@ -36,6 +37,9 @@ class SpectralEncoderConfig:
         bins: number of STFT bins that the first layer sees, from 0 Hz; None: all n_fft / 2 + 1. The
             decoder must infer what is above. Codes then do not depend on the bandwidth of the
             recording, and say more about the speech.
+        look_ahead_frames: frames after its own that the stack sees, in addition to half the STFT's
+            window; None: all that its kernels reach. The taps beyond stay in the weights, unused,
+            so that the weights of a model with more look-ahead fit.
     """
 
     kind: Literal["spectral"] = "spectral"
@@ -47,10 +51,12 @@ class SpectralEncoderConfig:
     blocks: Count = 6
     kernel_size: Count = 7
     bins: Count | None = None
+    look_ahead_frames: Natural | None = None
 
     def __post_init__(self) -> None:
         _check_window(self.n_fft, self.hop_length)
         _check_kernel(self.kernel_size)
+        _check_look_ahead(self.look_ahead_frames, self.blocks, self.kernel_size)
         if self.bins is not None and self.bins > self.n_fft // 2 + 1:
             raise ValueError(
                 f"bins must not be above n_fft / 2 + 1 = {self.n_fft // 2 + 1}, not {self.bins}"
@@ -105,6 +111,7 @@ class VocosDecoderConfig:
             see the whole utterance, so the decoder's receptive field is not finite.
         n_fft: inverse STFT window in samples.
         hop_length: samples per frame; must be the encoder's.
+        look_ahead_frames: as in the encoder, in addition to half the inverse STFT's window.
     """
 
     kind: Literal["vocos"] = "vocos"
@@ -115,10 +122,15 @@ class VocosDecoderConfig:
     attention_prenet: Flag = False
     n_fft: Count = 1280
     hop_length: Count = 320
+    look_ahead_frames: Natural | None = None
 
     def __post_init__(self) -> None:
         _check_window(self.n_fft, self.hop_length)
         _check_kernel(self.kernel_size)
+        # The first layer is a convolution, too.
+        _check_look_ahead(self.look_ahead_frames, self.blocks + 1, self.kernel_size)
+        if self.attention_prenet and self.look_ahead_frames is not None:
+            raise ValueError("look_ahead_frames: attention_prenet sees the whole utterance")
         if self.attention_prenet and self.dim % 32:
             raise ValueError(
                 "dim must be a multiple of 32 with attention_prenet (GroupNorm has 32 groups)"
@@ -197,6 +209,12 @@ def _check_window(n_fft: int, hop_length: int) -> None:
         raise ValueError("n_fft must not be below hop_length")
     if (n_fft - hop_length) % 2:
         raise ValueError("n_fft - hop_length must be even")
+
+
+def _check_look_ahead(frames: int | None, layers: int, kernel_size: int) -> None:
+    reach = layers * (kernel_size // 2)
+    if frames is not None and frames > reach:
+        raise ValueError(f"look_ahead_frames must not be above {reach}, which the kernels reach")
 
 
 def _check_kernel(kernel_size: int) -> None:

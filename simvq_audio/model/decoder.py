@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvq_audio.model.attention_prenet import AttentionPrenet
-from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos
+from simvq_audio.model.backbone import (
+    ConvNeXtStack,
+    frame_mask,
+    init_vocos,
+    shared_look_ahead,
+)
 from simvq_audio.model.config import VocosDecoderConfig
 from simvq_audio.model.frames import IstftHead
 from simvq_audio.model.streaming import Stream, WindowedStream
@@ -26,13 +32,22 @@ class VocosDecoder(nn.Module):
         kernel = config.kernel_size
         self.embed = nn.Conv1d(latent_dim, config.dim, kernel, padding=kernel // 2)
         self.prenet = AttentionPrenet(config.dim) if config.attention_prenet else None
-        self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, kernel)
+        first, *others = shared_look_ahead(config.look_ahead_frames, config.blocks + 1, kernel)
+        self.taps = kernel // 2 + 1 + first  # of the first layer that are used
+        self.stack = ConvNeXtStack(
+            config.dim, config.hidden_dim, config.blocks, kernel, sum(others)
+        )
         self.head = IstftHead(config.dim, config.n_fft, config.hop_length)
         for part in (self.embed, self.stack, self.head):
             part.apply(init_vocos)
         self.finite = self.prenet is None
         self.context_frames = (
             kernel // 2 + self.stack.context_frames + self.head.context_frames
+            if self.finite
+            else OVERLAP_FRAMES
+        )
+        self.look_ahead_frames = (
+            first + self.stack.look_ahead_frames + self.head.context_frames
             if self.finite
             else OVERLAP_FRAMES
         )
@@ -59,7 +74,13 @@ class VocosDecoder(nn.Module):
     def _decode(self, latent: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             latent = latent * mask.transpose(1, 2)
-        x = self.embed(latent).transpose(1, 2)
+        x = F.conv1d(
+            latent,
+            self.embed.weight[..., : self.taps],
+            self.embed.bias,
+            padding=self.embed.padding[0],
+        )
+        x = x[..., : latent.shape[-1]].transpose(1, 2)
         if self.prenet is not None:
             x = self.prenet(x)
         x = self.stack(x, mask)
@@ -71,4 +92,4 @@ class VocosDecoder(nn.Module):
         Exact for any pieces if the receptive field is finite; otherwise every piece is decoded with
         ``OVERLAP_FRAMES`` frames of context on both sides.
         """
-        return WindowedStream(self, self.context_frames, 1, self.hop_length)
+        return WindowedStream(self, self.context_frames, 1, self.hop_length, self.look_ahead_frames)

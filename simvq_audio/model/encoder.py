@@ -26,9 +26,16 @@ class SpectralEncoder(nn.Module):
         self.stft = FramedStft(config.n_fft, config.hop_length)
         self.bins = config.bins or config.n_fft // 2 + 1
         self.embed = nn.Linear(3 * self.bins, config.dim)
-        self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, config.kernel_size)
+        self.stack = ConvNeXtStack(
+            config.dim,
+            config.hidden_dim,
+            config.blocks,
+            config.kernel_size,
+            config.look_ahead_frames,
+        )
         self.out = nn.Linear(config.dim, latent_dim)
         self.context_frames = self.stack.context_frames + self.stft.context_frames
+        self.look_ahead_frames = self.stack.look_ahead_frames + self.stft.context_frames
         self.apply(init_vocos)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -62,4 +69,4 @@ class SpectralEncoder(nn.Module):
 
     def stream(self) -> Stream:
         """A stream from waveform (batch, samples) to latent, exact for any pieces."""
-        return WindowedStream(self, self.context_frames, self.hop_length, 1)
+        return WindowedStream(self, self.context_frames, self.hop_length, 1, self.look_ahead_frames)

@@ -29,22 +29,28 @@ class Stream(Protocol):
 class WindowedStream:
     """Streams a module of finite receptive field by giving it overlapping windows.
 
-    Each window has ``context`` frames on both sides of the frames that it outputs, except at the
-    ends of the recording, where the padding is the same as in one piece.
+    Each window has ``context`` frames before the frames that it outputs and ``look_ahead`` frames
+    after them, except at the ends of the recording, where the padding is the same as in one piece.
 
     Args:
         process: input (batch, ..., frames * in_hop) -> output (batch, ..., frames * out_hop).
-        context: frames on each side that an output frame depends on.
+        context: earlier frames that an output frame depends on.
         in_hop: input elements per frame (the hop length for an encoder, 1 for a decoder).
         out_hop: output elements per frame.
+        look_ahead: later frames that an output frame depends on; None: as many as earlier ones.
     """
 
     def __init__(
-        self, process: Callable[[Tensor], Tensor], context: int, in_hop: int, out_hop: int
+        self,
+        process: Callable[[Tensor], Tensor],
+        context: int,
+        in_hop: int,
+        out_hop: int,
+        look_ahead: int | None = None,
     ) -> None:
         self._process = process
         self._context = context
-        self.look_ahead_frames = context
+        self.look_ahead_frames = context if look_ahead is None else look_ahead
         self._in_hop = in_hop
         self._out_hop = out_hop
         self._pending: Tensor | None = None  # input from frame _start on
@@ -59,7 +65,7 @@ class WindowedStream:
         length = piece.shape[-1]
         # The last frame of a recording may be partial; before the end only whole frames count.
         frames = -(-length // self._in_hop) if final else length // self._in_hop
-        end = self._start + frames - (0 if final else self._context)
+        end = self._start + frames - (0 if final else self.look_ahead_frames)
         if end <= self._settled:
             # Nothing is final yet: an empty output of the right shape, from an empty input.
             return self._process(piece[..., :0])

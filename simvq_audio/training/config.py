@@ -147,6 +147,8 @@ class TrainingConfig:
         model: what is trained; a run that starts from a model (``--init``) takes that model's.
         freeze: parts of the model that are not trained: "encoder", "quantizer",
             "decoder". With the first two frozen, a decoder is trained for existing codes.
+        teacher: a model (as for ``--init``) whose latents the encoder learns, so that it gives the
+            same codes (``LossConfig.distil``).
         seed: of all randomness.
         steps: last step of the run.
         precision: "fp32", or "bf16" for matrix products and convolutions (autocast; weights stay in
@@ -169,6 +171,7 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     freeze: tuple[Literal["encoder", "quantizer", "decoder"], ...] = ()
+    teacher: str | None = None
     seed: Natural = 0
     steps: Count = 20_000
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -185,6 +188,8 @@ class TrainingConfig:
             )
         if {"encoder", "quantizer", "decoder"} <= set(self.freeze):
             raise ValueError("freeze leaves nothing of the model to train")
+        if (self.teacher is None) != (self.loss.distil == 0):
+            raise ValueError("teacher and loss.distil need each other")
 
     @property
     def crop_samples(self) -> int:

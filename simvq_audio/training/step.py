@@ -8,10 +8,14 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from simvq_audio.codec.model_source import locate_model
+from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.storage import load_model
 from simvq_audio.model.usage import quantization_error
 from simvq_audio.training.balancer import WaveformGradient
 from simvq_audio.training.config import OptimizerConfig, TrainingConfig
@@ -89,6 +93,7 @@ class TrainingStep:
             self.discriminators, config, config.adversary.learning_rate
         )
         self.skipped = SkippedSteps(device)
+        self._teacher = _teacher(config, device)
 
     def __call__(
         self,
@@ -142,6 +147,10 @@ class TrainingStep:
             self._fabric.autocast(),
         ):
             reconstruction, latent, quantized = self.model(original, quantize=plan.quantize)
+        target = None
+        if self._teacher is not None:
+            with record_function("teacher"), torch.no_grad():
+                target = self._teacher(original)
         with record_function("losses"):
             original = limit_bandwidth(original, bandwidths, sample_rate)
             limited = limit_bandwidth(reconstruction.float(), bandwidths, sample_rate)
@@ -151,6 +160,9 @@ class TrainingStep:
             losses = self.spectral(waveform, original)
             gradient: Any = None if plan.hold else self.waveform_gradient(losses, waveform)
             others = torch.zeros((), device=waveform.device)
+            if target is not None:
+                losses["distil"] = F.mse_loss(latent.float(), target)
+                others = others + config.loss.distil * losses["distil"]
             if quantized is not None:
                 error = quantization_error(latent.detach(), quantized.latent.detach())
                 losses["quantization_error"] = error
@@ -322,6 +334,26 @@ def _optimizer(
         betas=config.optimizer.betas,
         fused=True,
     )
+
+
+def _teacher(config: TrainingConfig, device: torch.device) -> nn.Module | None:
+    """The encoder that this one follows.
+
+    Raises:
+        ModelError: it cannot be found or read.
+        ConfigError: its frames or latents are not like this model's.
+    """
+    if config.teacher is None:
+        return None
+    model, header = load_model(locate_model(config.teacher), device)
+    for name in ("sample_rate", "hop_length"):
+        ours, theirs = getattr(config.model, name), getattr(header.config, name)
+        if ours != theirs:
+            raise ConfigError(f"the teacher's {name} is {theirs}, the model's is {ours}")
+    widths = header.config.quantizer.latent_dim, config.model.quantizer.latent_dim
+    if widths[0] != widths[1]:
+        raise ConfigError("the teacher's latent is {} wide, the model's {}".format(*widths))
+    return model.encoder
 
 
 def _without(parameters: Iterable[nn.Parameter], left_out: list[nn.Parameter]) -> list[Any]:

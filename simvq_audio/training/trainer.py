@@ -108,7 +108,8 @@ class Trainer:
     def start_from_model(self, path: Path) -> list[str]:
         """Take the weights of a model file; optimisers and discriminators start from scratch.
 
-        A decoder with another configuration takes the layers of the same name and shape.
+        A decoder with another configuration takes the layers of the same name and shape. The
+        look-ahead of a part does not matter here.
 
         Returns:
             the parts, quantiser or decoder, that start at least partly from scratch, because this
@@ -121,8 +122,12 @@ class Trainer:
         """
         model, header = load_model(path, self._fabric.device)
         ours, theirs = self.config.model.to_dict(), header.config.to_dict()
-        for name in ("sample_rate", "encoder", *self.config.freeze):
+        for name in ("sample_rate", *self.config.freeze):
             _require_same(f"model.{name}", ours[name], theirs[name], path)
+        for part in PARTS:
+            ours[part].pop("look_ahead_frames", None)
+            theirs[part].pop("look_ahead_frames", None)
+        _require_same("model.encoder", ours["encoder"], theirs["encoder"], path)
         taken = [part for part in PARTS if ours[part] == theirs[part]]
         for part in taken:
             weights = getattr(model, part).state_dict()

@@ -25,7 +25,9 @@ class LossConfig:
             and perplexity falls.
         commitment: weight of the commitment loss (beta) relative to the codebook loss.
         adversarial, feature_matching: see ``losses.adversarial.generator_losses``.
-        balance: weights of all losses but the quantiser's are shares of the gradient; see
+        distil: mean squared distance between the encoder's latent and that of
+            ``TrainingConfig.teacher``.
+        balance: weights of all losses but the quantiser's and ``distil`` are shares of the gradient; see
             ``balancer.WaveformGradient``.
     """
 
@@ -37,6 +39,7 @@ class LossConfig:
     commitment: NonNegative = 0.25
     adversarial: NonNegative = 1.0
     feature_matching: NonNegative = 5.0
+    distil: NonNegative = 0.0
     balance: Flag = False
 
     def __post_init__(self) -> None:
