@@ -23,14 +23,17 @@ _FACTORIES = {
     torch.hann_window,
 }
 
-# Initialisers, and what those end in that the mode does not see whole.
-_DRAWN_IN_PLACE = {
+# Initialisers, and what those consist of that the mode does not see whole.
+_INITIALISERS = {
     torch.nn.init.kaiming_uniform_,
     torch.nn.init.uniform_,
     torch.nn.init.normal_,
     torch.Tensor.uniform_,
     torch.Tensor.normal_,
     torch.Tensor.erfinv_,
+    torch.Tensor.mul_,
+    torch.Tensor.add_,
+    torch.Tensor.clamp_,
 }
 _DRAWN = {torch.rand, torch.randn}
 
@@ -66,10 +69,13 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if function in _DRAWN_IN_PLACE:
-            return args[0] if args else (kwargs or {})["tensor"]
+        if function in _INITIALISERS:
+            tensor = args[0] if args else (kwargs or {})["tensor"]
+            if isinstance(tensor, torch.nn.Parameter):
+                return tensor
         if function in _DRAWN:
-            function = torch.empty
+            given = {name: value for name, value in (kwargs or {}).items() if name != "generator"}
+            return torch.empty(*args, **given)
         return function(*args, **(kwargs or {}))
 
 

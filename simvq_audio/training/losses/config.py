@@ -27,8 +27,8 @@ class LossConfig:
         adversarial, feature_matching: see ``losses.adversarial.generator_losses``.
         distil: mean squared distance between the encoder's latent and that of
             ``TrainingConfig.teacher``.
-        balance: weights of all losses but the quantiser's and ``distil`` are shares of the gradient; see
-            ``balancer.WaveformGradient``.
+        balance: weights of all losses but the quantiser's and ``distil`` are shares of the
+            gradient; see ``balancer.WaveformGradient``.
     """
 
     mel: NonNegative = 15.0
