@@ -229,3 +229,23 @@ def test_interrupted_write_leaves_nothing(
         codes.save(path)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.codes"]
+
+
+def test_mutations_allocate_no_more_than_their_size_warrants(codes: Codes) -> None:
+    good = codes.to_bytes()
+    rng = random.Random(11)
+    for number in range(35):
+        data = bytearray(good[:-TRAILER_BYTES])
+        MUTATIONS[number % len(MUTATIONS)](rng, data)
+        mutant = with_crc(bytes(data))
+        tracemalloc.start()
+        try:
+            Codes.from_bytes(mutant)
+        except CodesError:
+            pass
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        # 32 frames a byte at the most, of some integers of 8 bytes each; and the past that the
+        # prior keeps for blocks decoded side by side.
+        assert peak < 500_000 + 2000 * len(mutant)
