@@ -74,14 +74,20 @@ class ConvNeXtStack(nn.Module):
         look_ahead: int | None = None,
     ) -> None:
         super().__init__()
-        ahead = shared_look_ahead(look_ahead, blocks, kernel_size)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.convnext = nn.ModuleList(
-            ConvNeXtBlock(dim, hidden_dim, kernel_size, 1 / blocks, frames) for frames in ahead
+            ConvNeXtBlock(
+                dim,
+                hidden_dim,
+                kernel_size,
+                1 / blocks,
+                layer_look_ahead(look_ahead, number, kernel_size),
+            )
+            for number in range(blocks)
         )
         self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
         self.context_frames = blocks * (kernel_size // 2)
-        self.look_ahead_frames = sum(ahead)
+        self.look_ahead_frames = self.context_frames if look_ahead is None else look_ahead
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, frames, dim) -> the same, ``mask`` as in ``ConvNeXtBlock``."""
@@ -91,11 +97,10 @@ class ConvNeXtStack(nn.Module):
         return self.final_layer_norm(x)
 
 
-def shared_look_ahead(frames: int | None, layers: int, kernel_size: int) -> list[int]:
-    """How many frames each of several layers may look ahead, the first ones as far as they can."""
+def layer_look_ahead(frames: int | None, number: int, kernel_size: int) -> int:
+    """How many of ``frames`` layer ``number`` looks ahead: the first layers as far as they can."""
     most = kernel_size // 2
-    left = layers * most if frames is None else frames
-    return [min(most, max(0, left - number * most)) for number in range(layers)]
+    return most if frames is None else min(most, max(0, frames - number * most))
 
 
 def init_vocos(module: nn.Module) -> None:

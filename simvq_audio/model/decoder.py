@@ -6,12 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvq_audio.model.attention_prenet import AttentionPrenet
-from simvq_audio.model.backbone import (
-    ConvNeXtStack,
-    frame_mask,
-    init_vocos,
-    shared_look_ahead,
-)
+from simvq_audio.model.backbone import ConvNeXtStack, frame_mask, init_vocos, layer_look_ahead
 from simvq_audio.model.config import VocosDecoderConfig
 from simvq_audio.model.frames import IstftHead
 from simvq_audio.model.streaming import Stream, WindowedStream
@@ -32,11 +27,11 @@ class VocosDecoder(nn.Module):
         kernel = config.kernel_size
         self.embed = nn.Conv1d(latent_dim, config.dim, kernel, padding=kernel // 2)
         self.prenet = AttentionPrenet(config.dim) if config.attention_prenet else None
-        first, *others = shared_look_ahead(config.look_ahead_frames, config.blocks + 1, kernel)
+        ahead = config.look_ahead_frames
+        first = layer_look_ahead(ahead, 0, kernel)
         self.taps = kernel // 2 + 1 + first  # of the first layer that are used
-        self.stack = ConvNeXtStack(
-            config.dim, config.hidden_dim, config.blocks, kernel, sum(others)
-        )
+        rest = None if ahead is None else ahead - first
+        self.stack = ConvNeXtStack(config.dim, config.hidden_dim, config.blocks, kernel, rest)
         self.head = IstftHead(config.dim, config.n_fft, config.hop_length)
         for part in (self.embed, self.stack, self.head):
             part.apply(init_vocos)

@@ -12,7 +12,7 @@ import torch
 from simvq_audio.codec import Codec
 from simvq_audio.errors import ConfigError
 from simvq_audio.model.autoencoder import Autoencoder
-from simvq_audio.model.backbone import shared_look_ahead
+from simvq_audio.model.backbone import layer_look_ahead
 from simvq_audio.model.config import ModelConfig
 from simvq_audio.model.storage import save_model
 
@@ -34,10 +34,8 @@ def live(model) -> Autoencoder:
 
 
 def test_look_ahead_is_used_up_by_the_first_layers():
-    assert shared_look_ahead(None, 3, 7) == [3, 3, 3]
-    assert shared_look_ahead(0, 3, 7) == [0, 0, 0]
-    assert shared_look_ahead(4, 3, 7) == [3, 1, 0]
-    assert shared_look_ahead(9, 3, 7) == [3, 3, 3]
+    for frames, layers in [(None, [3, 3, 3]), (0, [0, 0, 0]), (4, [3, 1, 0]), (9, [3, 3, 3])]:
+        assert [layer_look_ahead(frames, number, 7) for number in range(3)] == layers
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
