@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pytest
 import soundfile
@@ -24,18 +25,7 @@ from simvq_audio.demo.server import make_server
 from simvq_audio.errors import MissingExtraError, ModelError
 
 HELLO = Path(__file__).parents[1] / "examples" / "hello.wav"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
 ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--mute-audio",
     # No other host exists: everything works without a network.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     # A microphone that beeps, and nobody to be asked for it.
@@ -115,20 +105,12 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory) -> Iterator:
-    if not CHROMIUM or not DRIVER:
+    if not chromium.INSTALLED:
         pytest.skip("needs chromium and chromedriver")
     if not runtime.is_installed():
         pytest.skip("needs onnxruntime-web: simvq-audio demo --install")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    pytest.importorskip("selenium")
+    driver = chromium.start(tmp_path_factory.mktemp("profile"), *ARGUMENTS)
     driver.set_script_timeout(60)
     yield driver
     driver.quit()

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from simvq_audio.cli.console import (
     print_problem,
 )
 from simvq_audio.cli.options import (
+    AudioFormat,
     BatchSecondsOption,
     ChannelsOption,
     CodebookOption,
@@ -31,6 +31,7 @@ from simvq_audio.cli.options import (
     JsonOption,
     ModelOption,
     PacketOption,
+    PayloadCoding,
     QuietOption,
     RateOption,
     RawOption,
@@ -120,20 +121,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=_EXAMPLES,
 )
-
-
-class PayloadCoding(str, Enum):
-    """How ``encode`` packs codes into a file."""
-
-    entropy = "entropy"
-    fixed = "fixed"
-
-
-class AudioFormat(str, Enum):
-    """What ``decode`` writes."""
-
-    wav = "wav"
-    flac = "flac"
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from simvq_audio.cli.code_file import refuse_target
 from simvq_audio.cli.console import (
     STANDARD_STREAM,
     CommandError,
@@ -19,7 +19,6 @@ from simvq_audio.cli.console import (
     print_message,
 )
 from simvq_audio.cli.options import CodingOptions
-from simvq_audio.cli.paths import refuse_same, refuse_target_file
 from simvq_audio.errors import CodesError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def encode_live(
         sample_bytes(raw.format)  # refuses unknown formats
         if raw.sample_rate is None:
             raise CommandError("--raw samples have no header; add --rate, as in --rate 16000")
-    _refuse_target(source, target, settings)
+    refuse_target(source, target, settings)
     with _opened(source) as (stream, name):
         # The model is loaded first; what a microphone records meanwhile waits in the pipe.
         codec = settings.load_codec()
@@ -99,7 +98,7 @@ def decode_live(
         from simvq_audio.audio import output_format
 
         output_format(target)
-    _refuse_target(source, target, settings)
+    refuse_target(source, target, settings)
     with _opened(source) as (stream, name):
         codec = settings.load_codec()
         from simvq_audio.codec.live import PacketDecoder
@@ -192,16 +191,6 @@ def _audio_sink(
         if raw is None:
             write(wav_header(sample_rate, channels))
         yield lambda samples: write(to_pcm(samples.T, raw or "s16le")[0])
-
-
-def _refuse_target(source: str, target: str, settings: CodingOptions) -> None:
-    if target == STANDARD_STREAM:
-        if settings.as_json:
-            raise CommandError("--json prints on standard output, so OUT cannot be -")
-        binary_stdout()
-        return
-    refuse_same(source, target)
-    refuse_target_file(Path(target), force=settings.force)
 
 
 def _report(

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from simvq_audio.codec import Codec
+
+
+class PayloadCoding(str, Enum):
+    """How ``encode`` packs codes into a file."""
+
+    entropy = "entropy"
+    fixed = "fixed"
+
+
+class AudioFormat(str, Enum):
+    """What ``decode`` writes."""
+
+    wav = "wav"
+    flac = "flac"
+
 
 ModelOption = Annotated[
     str | None,

@@ -27,9 +27,10 @@ def driver(tmp_path_factory) -> Iterator:
     """A headless Chromium; tests that need it are skipped where there is none."""
     for package in ("jinja2", "matplotlib", "scipy", "selenium"):
         pytest.importorskip(package)
+    import chromium
     import page_browser
 
-    if not (page_browser.CHROMIUM and page_browser.DRIVER):
+    if not chromium.INSTALLED:
         pytest.skip("no chromium and chromedriver are installed")
     driver = page_browser.start(tmp_path_factory.mktemp("profile"))
     yield driver

@@ -6,28 +6,13 @@ Which sound is heard is measured at the page's output: each signal has a pitch o
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import chromium
 from page_reports import DECODED_HERTZ, ORIGINAL_HERTZ, OTHER_HERTZ
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--mute-audio",
-    "--autoplay-policy=no-user-gesture-required",
-)
 # Whatever the page sends to the loudspeakers goes through an analyser first.
 LISTEN = """
 const connect = AudioNode.prototype.connect;
@@ -54,16 +39,7 @@ return arguments[0].map((hertz) => levels[Math.round(hertz / width)]);
 
 def start(profile: Path):
     """Start the browser with a new profile folder; the caller quits it."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # With the driver's path, selenium looks for none on the network.
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = chromium.start(profile, "--autoplay-policy=no-user-gesture-required")
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN})
     return driver
 
