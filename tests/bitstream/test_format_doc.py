@@ -120,11 +120,11 @@ def test_the_example_of_a_stream() -> None:
     writer = PacketWriter(StreamHead(2, EXAMPLE.codes_id, 16_000, (1000,)))
     made = writer.head() + writer.frames(EXAMPLE.indices) + writer.end(960)
     assert b"".join(example_rows("hex-stream")) == made
-    # One line a field: what the rows of each packet say adds up to the table.
+    # The offsets in the table follow from its sizes.
     sizes = re.findall(r"^\| \+(\d+) \| (\d+) \| [a-z -]+ \| ", DOC, re.MULTILINE)
     ends = [(int(offset), int(offset) + int(size)) for offset, size in sizes][-7:]
     assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]
     assert ends[-1][1] == PACKET_HEADER_BYTES
     assert f"at most {MAX_BODY_BYTES + PACKET_OVERHEAD_BYTES} bytes" in DOC
     overhead = len(writer.frames(EXAMPLE.indices[:, :1])) - 3
-    assert f"A packet of frames takes {overhead} bytes beside its payload" in " ".join(DOC.split())
+    assert f"A packet of frames has {overhead} bytes in addition to its payload" in " ".join(DOC.split())
