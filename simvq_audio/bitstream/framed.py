@@ -287,6 +287,23 @@ def parse_packet(data: bytes) -> Packet | None:
     return _parse(data)
 
 
+def split_packets(data: bytes) -> list[bytes]:
+    """The packets that a ``PacketWriter`` returned joined, one by one, as datagrams carry them.
+
+    Raises:
+        CodesError: other bytes.
+    """
+    packets = []
+    at = 0
+    while at < len(data):
+        size = _packet_size(data, at)
+        if size is None or at + size > len(data):
+            raise CodesError("these bytes are not whole packets")
+        packets.append(data[at : at + size])
+        at += size
+    return packets
+
+
 def _packet_size(data: bytes | bytearray, at: int) -> int | None:
     """Bytes of the packet that begins here; more than there are if unknown; None if none begins."""
     if len(data) - at < PACKET_HEADER_BYTES:

@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from simvq_audio.cli import benchmark, corpora, demo, evaluation, info, plot, training
+from simvq_audio.cli import (
+    benchmark,
+    corpora,
+    demo,
+    evaluation,
+    generate,
+    info,
+    plot,
+    repair,
+    training,
+)
 from simvq_audio.cli.console import (
     PROGRAM,
     STANDARD_STREAM,
@@ -98,18 +108,6 @@ _EVALUATE_EXAMPLES = """
 simvq-audio evaluate recordings/
 
 simvq-audio evaluate recordings/ --out report/ --metrics default,f0_rmse --jobs 8
-"""
-_COMPARE_EXAMPLES = """
-[bold]Examples[/bold]
-
-simvq-audio compare recordings/ opus=opus-6k/ codec2=codec2-3200/ --bitrate opus=5.48 --out report/
-"""
-_BENCHMARK_EXAMPLES = """
-[bold]Examples[/bold]
-
-simvq-audio benchmark
-
-simvq-audio benchmark --against encodec,dac,mimi,snac,published --plot speed.png --json > speed.json
 """
 
 app = typer.Typer(
@@ -295,14 +293,16 @@ def decode(
             decode_part(source, target, start, end, native_rate, settings)
 
 
+app.command("repair", epilog=repair.EXAMPLES)(repair.repair)
+app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("tokenize", epilog=corpora.EXAMPLES)(corpora.tokenize)
 app.command("evaluate", epilog=_EVALUATE_EXAMPLES)(evaluation.evaluate)
-app.command("compare", epilog=_COMPARE_EXAMPLES)(evaluation.compare)
+app.command("compare", epilog=evaluation.COMPARE_EXAMPLES)(evaluation.compare)
 app.command("info")(info.info)
 app.command("models")(info.models)
 app.command("plot")(plot.plot)
 app.command("demo")(demo.demo)
-app.command("benchmark", epilog=_BENCHMARK_EXAMPLES)(benchmark.benchmark)
+app.command("benchmark", epilog=benchmark.EXAMPLES)(benchmark.benchmark)
 app.command("train")(training.train)
 app.command("export")(training.export)
 app.add_typer(training.data, name="data")

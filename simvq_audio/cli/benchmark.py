@@ -12,6 +12,14 @@ import typer
 from simvq_audio.cli.console import CommandError, print_json, print_message, progress
 from simvq_audio.cli.options import DeviceOption, JsonOption, ModelOption, QuietOption
 
+EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio benchmark
+
+simvq-audio benchmark --against encodec,dac,mimi,snac,published --plot speed.png --json > speed.json
+"""
+
 
 def benchmark(
     against: Annotated[

@@ -29,6 +29,12 @@ _METRIC_SETS = frozenset({"default", "all"})
 _REPORT_PACKAGES = ("scipy",)
 _PAGE_PACKAGES = ("jinja2", "matplotlib")
 
+COMPARE_EXAMPLES = """
+[bold]Examples[/bold]
+
+simvq-audio compare recordings/ opus=opus-6k/ codec2=codec2-3200/ --bitrate opus=5.48 --out report/
+"""
+
 
 class ProtocolName(str, Enum):
     """How signals are prepared for scoring."""

@@ -19,15 +19,15 @@ from simvq_audio.codec.cheaper import Cheaper, CheaperStream, bring_all, prior_f
 from simvq_audio.codec.loaded_model import LoadedModel
 from simvq_audio.codec.model_source import locate_model
 from simvq_audio.codec.ranges import decode_part, samples_between
+from simvq_audio.codec.repair import decode_repaired, repair
 from simvq_audio.codec.streams import (
     StreamDecoder,
     StreamEncoder,
     channel_count,
-    inference,
 )
 from simvq_audio.device import find_device
 from simvq_audio.embedded import embedded_name
-from simvq_audio.errors import AudioError
+from simvq_audio.errors import AudioError, ConfigError
 from simvq_audio.model.storage import load_model
 
 
@@ -145,12 +145,6 @@ class Codec(LoadedModel):
         prior = prior_for_rate(self.codes_id)
         return Cheaper(self.codebook(), prior, kbps)
 
-    def codebook(self) -> np.ndarray:
-        """The vectors that the codes stand for, (codebook_size, dim) float32."""
-        with inference():
-            quantizer: Any = self._model.quantizer
-            return quantizer.codebook().float().cpu().numpy()
-
     def encode_file(
         self,
         source: str | os.PathLike[str] | BinaryIO | AudioReader,
@@ -254,6 +248,7 @@ class Codec(LoadedModel):
         native_rate: bool = False,
         start: float = 0.0,
         end: float | None = None,
+        lost: np.ndarray | None = None,
     ) -> Tensor:
         """Decode to (channels, samples) float32 on the CPU.
 
@@ -262,14 +257,32 @@ class Codec(LoadedModel):
             native_rate: at the model's sample rate instead of the original's.
             start, end: in seconds, a part of the recording; it has the samples of the whole if the
                 decoder's receptive field is finite, as the embedded model's is.
+            lost: as for ``repair``; lost frames are decoded from the mean of what may have stood
+                there, which is nearer to it than the codes of ``repair``. Of whole ``Codes`` only.
 
         Raises:
             CodesError: the codes are of another model, or are inconsistent.
-            ConfigError: there is no such part.
+            ConfigError: there is no such part, or no masked prior for ``lost`` codes.
         """
         blocks = [np.empty((0, codes.channels), np.float32)]
-        blocks += self.decode_stream(codes, native_rate=native_rate, start=start, end=end)
+        blocks += self.decode_stream(
+            codes, native_rate=native_rate, start=start, end=end, lost=lost
+        )
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks).T))
+
+    def repair(self, codes: Codes, lost: np.ndarray) -> Codes:
+        """Replace lost codes by the most probable ones, given the codes on both sides.
+
+        Args:
+            codes: any index in the codebook may stand at the lost places.
+            lost: bool, (frames,) for every channel, or (channels, frames).
+
+        Raises:
+            CodesError: the codes are of another model, or ``lost`` has another type or shape.
+            ConfigError: there is no masked prior for such codes, as there is for the embedded
+                model's.
+        """
+        return repair(self, codes, lost)
 
     def decode_stream(
         self,
@@ -278,11 +291,12 @@ class Codec(LoadedModel):
         native_rate: bool = False,
         start: float = 0.0,
         end: float | None = None,
+        lost: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """Decode block by block, in memory that does not grow with the length.
 
         Args:
-            start, end: as for ``decode``.
+            start, end, lost: as for ``decode``; with ``lost``, memory grows with the length.
 
         Returns:
             an iterator over (samples, channels) float32 arrays.
@@ -293,7 +307,11 @@ class Codec(LoadedModel):
         self.check(codes)
         codec = self.for_codes(codes.codes_id)
         if isinstance(codes, Codes) and (start, end) == (0, None):
+            if lost is not None:
+                return decode_repaired(self, codes, lost, native_rate)
             return codec._decode_blocks(codes, native_rate)
+        if lost is not None:
+            raise ConfigError("lost codes are repaired in whole recordings, held as Codes")
         first, last = samples_between(start, end, *codec._output(codes, native_rate))
         return decode_part(codec, codes, first, last, native_rate)
 
@@ -305,13 +323,14 @@ class Codec(LoadedModel):
         native_rate: bool = False,
         start: float = 0.0,
         end: float | None = None,
+        lost: np.ndarray | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> int:
         """Decode into a .wav or .flac file (PCM 16 bit) that appears whole or not at all.
 
         Args:
             target: a path, or a binary stream, which gets WAV.
-            start, end: as for ``decode``.
+            start, end, lost: as for ``decode``.
             progress: called with the seconds of each block.
 
         Returns:
@@ -322,7 +341,7 @@ class Codec(LoadedModel):
             AudioError: the format cannot hold it.
             OSError: it cannot be written.
         """
-        blocks = self.decode_stream(codes, native_rate=native_rate, start=start, end=end)
+        blocks = self.decode_stream(codes, native_rate=native_rate, start=start, end=end, lost=lost)
         rate, samples = self._output(codes, native_rate)
         first, last = samples_between(start, end, rate, samples)
         with AudioWriter(target, rate, codes.channels, expected_samples=last - first) as writer:

@@ -11,6 +11,7 @@ from simvq_audio.audio import resampled_length
 from simvq_audio.audio.resample import MAX_RATE, MIN_RATE
 from simvq_audio.bitstream import Codes, CodesFile
 from simvq_audio.codec.nested import with_book
+from simvq_audio.codec.streams import inference
 from simvq_audio.codec.ties import TieBreaker
 from simvq_audio.embedded import old_codes_ids
 from simvq_audio.errors import CodesError, ConfigError
@@ -79,6 +80,12 @@ class LoadedModel:
     def bitrate(self) -> float:
         """Payload bits per second of one channel."""
         return self.config.bitrate
+
+    def codebook(self) -> np.ndarray:
+        """The vectors that the codes stand for, (codebook_size, dim) float32."""
+        with inference():
+            quantizer: Any = self._model.quantizer
+            return quantizer.codebook().float().cpu().numpy()
 
     def with_batch_seconds(self, batch_seconds: float) -> Self:
         """The same codec and model with other ``batch_seconds``.

@@ -304,8 +304,12 @@ class StreamDecoder:
                     f"{self.num_frames} were decoded"
                 )
         self._finished = True
-        nothing = np.empty((self.channels, *self._inner, 0), np.int32)
-        return self._samples(nothing, native, num_samples)
+        return self._samples(self._nothing, native, num_samples)
+
+    @property
+    def _nothing(self) -> np.ndarray:
+        """Input of no frames."""
+        return np.empty((self.channels, *self._inner, 0), np.int32)
 
     def _check_open(self) -> None:
         if self._finished:
@@ -331,6 +335,12 @@ class StreamDecoder:
                 )
         return array
 
+    def _latent(self, codes: np.ndarray) -> torch.Tensor:
+        """(channels, dim, frames), what the decoder is given for codes as ``push`` takes them."""
+        indices = torch.from_numpy(codes.astype(np.int64)).to(self._device)
+        latent: torch.Tensor = self._quantizer.decode(indices)
+        return latent
+
     def _samples(
         self, codes: np.ndarray, native: int | None = None, total: int | None = None
     ) -> np.ndarray:
@@ -343,8 +353,7 @@ class StreamDecoder:
         found = [np.empty((self.channels, 0), np.float32)]
         for piece, last in self._pieces.add(codes, final=total is not None):
             with inference():
-                indices = torch.from_numpy(piece.astype(np.int64)).to(self._device)
-                waveform = self._stream.push(self._quantizer.decode(indices), last)
+                waveform = self._stream.push(self._latent(piece), last)
                 samples = waveform.float().cpu().numpy()
             if native is not None:
                 samples = samples[:, : native - self._native_samples]
