@@ -30,7 +30,7 @@ class DatagramEncoder:
         codec: whose model codes it.
         sample_rate, channels: of the input.
         packet_ms: audio in a datagram, rounded to whole frames; what is lost with it.
-        head_every: datagrams after which the head is sent again, for receivers that missed it.
+        head_every: datagrams from one head to the next, for receivers that missed the first.
         coding: as for ``PacketEncoder``.
 
     Raises:
