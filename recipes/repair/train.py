@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simvq_audio.codec import Codec
+from simvq_audio.prior.masked import save_masked_prior
 from simvq_audio.prior.masked.network import MaskedPrior, MaskedShape
 
 
@@ -237,6 +238,15 @@ def fit(train: Path, dev: Path, run: Path, options: Options, shape: MaskedShape)
     print(f"step {step}: {check(model, held_out, table)}")
 
 
+def export(run: Path, out: Path, description: str) -> None:
+    """Write the masked prior of a run."""
+    state = torch.load(run / "state.pt", weights_only=True, map_location="cpu")
+    model = MaskedPrior(MaskedShape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    metadata = {"description": description, "licence": "MIT"}
+    save_masked_prior(out, model, Codec.load(device="cpu").codes_id, metadata)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -244,10 +254,17 @@ def main() -> None:
     for name in ("train", "dev", "run"):
         fitting.add_argument(name, type=Path)
     fitting.add_argument("--minutes", type=float, default=60.0)
-    arguments = parser.parse_args()
+    exporting = commands.add_parser("export")
+    for name in ("run", "out"):
+        exporting.add_argument(name, type=Path)
+    exporting.add_argument("--description", default="Transformer over codes of both sides")
+    arguments = vars(parser.parse_args())
     torch.set_num_threads(1)
-    options = Options(minutes=arguments.minutes)
-    fit(arguments.train, arguments.dev, arguments.run, options, MaskedShape())
+    if arguments.pop("command") == "export":
+        export(**arguments)
+        return
+    options = Options(minutes=arguments.pop("minutes"))
+    fit(**arguments, options=options, shape=MaskedShape())
 
 
 if __name__ == "__main__":

@@ -127,4 +127,6 @@ def test_the_example_of_a_stream() -> None:
     assert ends[-1][1] == PACKET_HEADER_BYTES
     assert f"at most {MAX_BODY_BYTES + PACKET_OVERHEAD_BYTES} bytes" in DOC
     overhead = len(writer.frames(EXAMPLE.indices[:, :1])) - 3
-    assert f"A packet of frames has {overhead} bytes in addition to its payload" in " ".join(DOC.split())
+    assert f"A packet of frames has {overhead} bytes in addition to its payload" in " ".join(
+        DOC.split()
+    )
