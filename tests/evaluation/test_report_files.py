@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 from simvq_audio.evaluation.metric import MetricInfo
-from simvq_audio.evaluation.report.files import (
-    ReportError,
-    report_from_json,
-    report_to_json,
-    write_csv,
-    write_json,
-)
+from simvq_audio.evaluation.report.files import report_to_json, write_csv, write_json
 from simvq_audio.evaluation.results import CodebookUse, FileResult, Report, SystemResult
 
 
@@ -56,10 +50,24 @@ def report() -> Report:
 
 
 def test_json_holds_the_whole_report(report, tmp_path):
-    assert report_from_json(report_to_json(report)) == report
     write_json(report, tmp_path / "r.json")
-    assert report_from_json((tmp_path / "r.json").read_bytes()) == report
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+    content = json.loads((tmp_path / "r.json").read_bytes())
+    assert (content["format"], content["protocol"], content["machine"]) == (1, "simvq", "a machine")
+    assert content["command"] == "simvq-audio compare 'a b' c=d"
+    assert content["versions"] == {"numpy": "2"} and content["created"].startswith("2030")
+    assert [(m["name"], m["unit"], m["sample_rate"]) for m in content["metrics"]] == [
+        ("m", "dB", 16_000),
+        ("n", "", None),
+    ]
+    ours, other = content["systems"]
+    assert (ours["name"], ours["kbps"], ours["model_id"]) == ("ours", 0.975, "0" * 12)
+    assert ours["codebook"]["x"]["counts"] == [4, 2, 1]
+    assert ours["codebook"]["all"]["perplexity"] == 2.6
+    assert (other["delay"], other["failures"]) == (-3, {"x/ü,1.wav": "bad\nfile"})
+    for written, file in zip(ours["files"], report.systems[0].files, strict=True):
+        assert (written["name"], written["scores"]) == (file.name, file.scores)
+        assert (written["problems"], written["decoded_path"]) == (file.problems, file.decoded_path)
 
 
 def test_json_has_means_and_tests_beside_it(report):
@@ -74,20 +82,6 @@ def test_json_has_means_and_tests_beside_it(report):
     test = content["paired_tests"]["other"]["m"]
     assert test["difference"]["count"] == 7
     assert 0 < test["p_value"] < 1
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "metrics": [{"a": 1}]}', "\xff"]
-)
-def test_something_else_is_refused(text):
-    with pytest.raises(ReportError, match="not a report"):
-        report_from_json(text)
-
-
-def test_another_format_is_refused(report):
-    content = json.loads(report_to_json(report))
-    with pytest.raises(ReportError, match="format 99"):
-        report_from_json(json.dumps({**content, "format": 99}))
 
 
 def test_csv_has_a_row_for_each_file_and_a_column_for_each_metric(report, tmp_path):

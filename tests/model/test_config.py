@@ -87,7 +87,6 @@ def test_rates_follow_from_the_sizes():
     stages = (SimVQConfig(codebook_size=1000), EmaVQConfig(codebook_size=64))
     several = dataclasses.replace(config, quantizer=ResidualConfig(stages=stages))
     assert several.quantizer.codebook_sizes == (1000, 64)
-    assert several.quantizer.codes_per_frame == 2
     assert several.bitrate == 75 * (10 + 6)
 
 

@@ -27,51 +27,52 @@ class _CodesMetric(Metric):
         raise NotImplementedError
 
 
-class PayloadRate(_CodesMetric):
+class _BitRate(_CodesMetric):
+    unit = "kbit/s"
+    higher_is_better = False
+
+
+class PayloadRate(_BitRate):
     """Bits of the codes per second of one channel."""
 
     name = "kbps"
     title = "Bit rate"
-    unit = "kbit/s"
-    higher_is_better = False
 
     def _score(self, coding: CodingRecord, seconds: float) -> float:
         return coding.payload_bits / seconds / 1000
 
 
-class FileRate(_CodesMetric):
+class FileRate(_BitRate):
     """Bits of the whole file, with its header, per second of one channel."""
 
     name = "kbps_file"
     title = "Bit rate with header"
-    unit = "kbit/s"
-    higher_is_better = False
 
     def _score(self, coding: CodingRecord, seconds: float) -> float:
         return 8 * coding.file_bytes / seconds / 1000
 
 
-class EncodeSpeed(_CodesMetric):
+class _Speed(_CodesMetric):
+    unit = "x real time"
+    higher_is_better = True
+    digits = 1
+
+
+class EncodeSpeed(_Speed):
     """Seconds of audio encoded per second."""
 
     name = "encode_speed"
     title = "Encoding speed"
-    unit = "x real time"
-    higher_is_better = True
-    digits = 1
 
     def _score(self, coding: CodingRecord, seconds: float) -> float:
         return np.divide(seconds, coding.encode_seconds)
 
 
-class DecodeSpeed(_CodesMetric):
+class DecodeSpeed(_Speed):
     """Seconds of audio decoded per second."""
 
     name = "decode_speed"
     title = "Decoding speed"
-    unit = "x real time"
-    higher_is_better = True
-    digits = 1
 
     def _score(self, coding: CodingRecord, seconds: float) -> float:
         return np.divide(seconds, coding.decode_seconds)

@@ -6,18 +6,11 @@ import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from simvq_audio.atomic import atomic_path
-from simvq_audio.errors import SimvqAudioError
-from simvq_audio.evaluation.metric import MetricInfo
-from simvq_audio.evaluation.results import CodebookUse, FileResult, Report, SystemResult
+from simvq_audio.evaluation.results import Report
 
 FORMAT = 1
-
-
-class ReportError(SimvqAudioError):
-    """A file is not a report, or of another version."""
 
 
 def report_to_json(report: Report) -> str:
@@ -35,47 +28,6 @@ def report_to_json(report: Report) -> str:
         "paired_tests": summary["tests"],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def report_from_json(text: str | bytes) -> Report:
-    """The report that ``report_to_json`` wrote.
-
-    Raises:
-        ReportError: the text is something else.
-    """
-    try:
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise ReportError(
-                f"the report has format {content['format']}, this version reads {FORMAT}; "
-                "evaluate again"
-            )
-        return Report(
-            tuple(MetricInfo(**metric) for metric in content["metrics"]),
-            tuple(_system(system) for system in content["systems"]),
-            content["protocol"],
-            content["command"],
-            content["machine"],
-            content["versions"],
-            content["created"],
-        )
-    except ReportError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"this is not a report of an evaluation ({error!r})") from error
-
-
-def _system(content: dict[str, Any]) -> SystemResult:
-    return SystemResult(
-        **{
-            **content,
-            "files": tuple(FileResult(**file) for file in content["files"]),
-            "codebook": {
-                folder: CodebookUse(**{**use, "counts": tuple(use["counts"])})
-                for folder, use in content["codebook"].items()
-            },
-        }
-    )
 
 
 def write_json(report: Report, path: Path) -> None:

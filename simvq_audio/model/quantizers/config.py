@@ -21,11 +21,6 @@ class _Codebooks:
     codebook_sizes: tuple[int, ...]
 
     @property
-    def codes_per_frame(self) -> int:
-        """Indices per frame."""
-        return len(self.codebook_sizes)
-
-    @property
     def bits_per_frame(self) -> int:
         """Bits per frame, with a whole number of bits for each index."""
         return sum(ceil(log2(size)) for size in self.codebook_sizes)
