@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from simvq_audio.codec import Codec
+from simvq_audio.embedded import DEFAULT_MODEL
 from simvq_audio.nested import NestedBook, save_books
 
 SIZES = (4096, 2048, 1024, 512, 256)
@@ -91,8 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("codes", type=Path, help="of training recordings, by prior/train.py codes")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name or a model file")
     arguments = parser.parse_args()
-    codec = Codec.load(device="cpu")
+    codec = Codec.load(arguments.model, device="cpu")
     codebook = codec.codebook()
     use = np.bincount(np.load(arguments.codes)["codes"], minlength=len(codebook)) + 0.5
     books = nest(codebook, use, codec.codes_id)

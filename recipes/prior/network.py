@@ -1,6 +1,6 @@
 """The prior in training: float32 with the rounding of its integer evaluation.
 
-``simvq_audio/prior/network.py`` evaluates the same network in integers; ``export.py`` converts.
+``simvq_audio/prior/causal.py`` evaluates the same network in integers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ class PriorShape:
     width: int = 192
     dilations: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     query: int = 128
+
+    @classmethod
+    def for_codebook(cls, size: int) -> PriorShape:
+        """Sizes with which the prior file stays under 3 MB."""
+        if size <= 8192:
+            return cls(codebook_size=size)
+        return cls(codebook_size=size, clusters=256, embedding=16, query=20)
 
 
 class _RoundStraightThrough(torch.autograd.Function):

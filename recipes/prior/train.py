@@ -5,8 +5,9 @@
     python recipes/prior/train.py fit train.npz dev.npz RUN --minutes 25
     python recipes/prior/train.py export RUN simvq_audio/prior/compact-1.safetensors
 
-``fit`` resumes where it was stopped. Its schedule depends on the minutes spent; after 60 % it
-trains with the rounding of the integer evaluation.
+``--model`` names another model than the default one. ``fit`` resumes where it was stopped. Its
+schedule depends on the minutes spent; after 60 % it trains with the rounding of the integer
+evaluation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from network import Prior, PriorShape, to_integers
 from simvq_audio.audio import AUDIO_SUFFIXES
 from simvq_audio.bitstream.blocks import BLOCK_FRAMES
 from simvq_audio.codec import Codec
+from simvq_audio.embedded import DEFAULT_MODEL
 from simvq_audio.prior import save_prior
 
 BATCH_FRAMES = 4096
@@ -32,9 +34,9 @@ MUON_RATE, ADAM_RATE = 0.02, 3e-3
 QUANTIZED_FROM, FULL_PRECISION_FROM = 0.6, 0.96
 
 
-def make_codes(folder: Path, out: Path) -> None:
+def make_codes(folder: Path, out: Path, model: str) -> None:
     """Encode the first channel of every recording of a folder."""
-    codec = Codec.load(device="cpu")
+    codec = Codec.load(model, device="cpu")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     codes = [codec.encode_file(path).indices[0].astype(np.uint16) for path in paths]
     np.savez(
@@ -76,7 +78,7 @@ def split(vectors: np.ndarray, index: np.ndarray, levels: int) -> list[np.ndarra
 
 def begin(codebook: np.ndarray, recordings: list[np.ndarray]) -> Prior:
     """A network that starts from the geometry of the codebook and the counts of the codes."""
-    shape = PriorShape(codebook_size=len(codebook))
+    shape = PriorShape.for_codebook(len(codebook))
     codes = np.concatenate(recordings)
     vectors = principal(codebook, codes[:: max(1, len(codes) // 60_000)])
     levels = shape.clusters.bit_length() - 1
@@ -134,15 +136,15 @@ def held_out_bits(model: Prior, recordings: list[np.ndarray]) -> float:
     return torch.cat(costs).mean().item()
 
 
-def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
+def fit(train: Path, dev: Path, run: Path, minutes: float, model: str) -> None:
     """Train, or resume from ``run/state.pt``."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     run.mkdir(parents=True, exist_ok=True)
     recordings, held_out = read_codes(train), read_codes(dev)
-    model = begin(Codec.load(device="cpu").codebook(), recordings)
-    matrices = [model.first, *model.layers, model.to_query, model.to_clusters]
-    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
+    prior = begin(Codec.load(model, device="cpu").codebook(), recordings)
+    matrices = [prior.first, *prior.layers, prior.to_query, prior.to_clusters]
+    others = [p for p in prior.parameters() if all(p is not m for m in matrices)]
     optimizers = [
         torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="original"),
         torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
@@ -151,7 +153,7 @@ def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
     state_path = run / "state.pt"
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
-        model.load_state_dict(state["model"])
+        prior.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
@@ -160,19 +162,19 @@ def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
     began = time.monotonic() - spent
 
     def save() -> None:
-        state = {"model": model.state_dict(), "step": step, "spent": time.monotonic() - began}
+        state = {"model": prior.state_dict(), "step": step, "spent": time.monotonic() - began}
         state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
         torch.save(state, run / "new.pt")
         (run / "new.pt").replace(state_path)
 
     while (done := (time.monotonic() - began) / (60 * minutes)) < 1:
-        model.quantized = done >= QUANTIZED_FROM
+        prior.quantized = done >= QUANTIZED_FROM
         network._linear.half = done < FULL_PRECISION_FROM
         rate = min(1.0, (step + 1) / 60, max(0.01, (1 - done) / 0.7))
         for optimizer, full in zip(optimizers, (MUON_RATE, ADAM_RATE)):
             optimizer.param_groups[0]["lr"] = rate * full
         queue = queue or batches(recordings, rng)
-        loss = sum(cost.mean() for cost in model.bits(*padded(queue.pop())))
+        loss = sum(cost.mean() for cost in prior.bits(*padded(queue.pop())))
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -180,22 +182,22 @@ def fit(train: Path, dev: Path, run: Path, minutes: float) -> None:
             optimizer.step()
         step += 1
         if step % 200 == 0:
-            bits = held_out_bits(model, held_out)
+            bits = held_out_bits(prior, held_out)
             print(f"step {step}: {loss.item():.3f} bits, held out {bits:.3f}", flush=True)
             save()
-    model.quantized, network._linear.half = True, False
+    prior.quantized, network._linear.half = True, False
     save()
-    print(f"held out {held_out_bits(model, held_out):.4f} bits per frame")
+    print(f"held out {held_out_bits(prior, held_out):.4f} bits per frame")
 
 
-def export(run: Path, out: Path, description: str) -> None:
+def export(run: Path, out: Path, description: str, model: str) -> None:
     """Write the prior file of a run."""
     state = torch.load(run / "state.pt", weights_only=True)["model"]
-    model = Prior(PriorShape(codebook_size=len(state["place"])), state["members"])
-    model.load_state_dict(state)
-    codes_id = Codec.load(device="cpu").codes_id
+    prior = Prior(PriorShape.for_codebook(len(state["place"])), state["members"])
+    prior.load_state_dict(state)
+    codes_id = Codec.load(model, device="cpu").codes_id
     metadata = {"description": description, "licence": "MIT"}
-    print(save_prior(out, to_integers(model), codes_id, model.shape.dilations, metadata))
+    print(save_prior(out, to_integers(prior), codes_id, prior.shape.dilations, metadata))
 
 
 def main() -> None:
@@ -212,6 +214,8 @@ def main() -> None:
     for name in ("run", "out"):
         exporting.add_argument(name, type=Path)
     exporting.add_argument("--description", default="Causal convolutions over codes")
+    for command in (codes, fitting, exporting):
+        command.add_argument("--model", default=DEFAULT_MODEL, help="a name or a model file")
     arguments = vars(parser.parse_args())
     {"codes": make_codes, "fit": fit, "export": export}[arguments.pop("command")](**arguments)
 
