@@ -12,7 +12,7 @@ from random_masked import SHAPE, random_masked_prior
 
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.prior.masked import load_masked_prior, read_masked_header, save_masked_prior
-from simvq_audio.prior.masked.filling import MARGIN, WINDOW, fill
+from simvq_audio.prior.masked.filling import MARGIN, PASSES, WINDOW, fill
 from simvq_audio.prior.masked.network import MaskedPrior, MaskedShape
 from simvq_audio.prior.masked.sampling import ORDERS, Sampling, sample
 
@@ -106,17 +106,42 @@ def test_other_files_are_refused(tmp_path, data):
         load_masked_prior(tmp_path / "missing")
 
 
-def test_a_short_recording_is_one_pass(prior, codebook):
-    codes, lost = recording(WINDOW - 2 * MARGIN, 0.3, rows=2)
+def isolated(lost: np.ndarray) -> np.ndarray:
+    """The same without losses of several frames in a row."""
+    return lost & (np.arange(lost.shape[1]) % 2 == 0)
+
+
+def test_single_frames_of_a_short_recording_are_one_pass(prior, codebook):
+    codes, lost = recording(WINDOW - 2 * MARGIN, 0.4, rows=2)
+    lost = isolated(lost)
     filled = fill(prior, codebook, codes, lost)
     logits = prior(torch.from_numpy(codes), torch.from_numpy(lost))
     np.testing.assert_array_equal(filled.codes, logits.argmax(1).numpy())
-    expected = (logits.softmax(1) @ codebook).numpy()
+    expected = ((2 * logits).softmax(1) @ codebook).numpy()
     np.testing.assert_allclose(filled.latents, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("gap", [(20, 25), (0, 4), (36, 40), (10, 30)])
+def test_a_gap_is_filled_from_its_ends_inwards(prior, codebook, gap):
+    codes, lost = recording(40, 0)
+    lost[0, slice(*gap)] = True
+    filled = fill(prior, codebook, codes, lost)
+    left, expected = lost[0].copy(), codes[0].copy()
+    for number in range(PASSES):
+        places = np.flatnonzero(left)
+        known = set(np.flatnonzero(~left))
+        edges = [i for i in places if {i - 1, i + 1} & known or number == PASSES - 1]
+        best = fill_whole(prior, expected, left)
+        expected[edges] = best[edges]
+        left[edges] = False
+        if not left.any():
+            break
+    np.testing.assert_array_equal(filled.codes, expected[lost[0]])
+
+
 def test_a_long_recording_is_filled_window_by_window(prior, codebook):
-    codes, lost = recording(1000, 0.2, rows=3)
+    codes, lost = recording(1000, 0.4, rows=3)
+    lost = isolated(lost)
     filled = fill(prior, codebook, codes, lost)
     places = list(zip(*np.nonzero(lost)))
     core = WINDOW - 2 * MARGIN
@@ -147,6 +172,7 @@ def test_rows_do_not_affect_each_other(prior, codebook):
 
 def test_entries_limit_what_may_stand_there(prior, codebook):
     codes, lost = recording(100, 0.3)
+    lost = isolated(lost)
     entries = torch.arange(100, 130)
     filled = fill(prior, codebook, codes, lost, entries)
     logits = prior(torch.from_numpy(codes), torch.from_numpy(lost))[:, entries]

@@ -17,6 +17,12 @@ WINDOW = 256
 MARGIN = 32
 # Windows side by side in a pass.
 _BATCH = 8
+# Gaps are filled from both ends inwards, a frame from each side in a pass; the last pass fills what
+# is left of longer ones.
+PASSES = 4
+# Power of the probabilities that codebook vectors are weighted with. 1 gives the smallest squared
+# error, but dull sound in gaps of several frames: see docs/repair.md.
+SHARPNESS = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class Filled:
 
     Attributes:
         codes: int64 (lost,), the most probable.
-        latents: float32 (lost, dim), the mean of the codebook vectors, weighted by probability.
+        latents: float32 (lost, dim), the mean of the codebook vectors, weighted by the squares of
+            their probabilities.
     """
 
     codes: np.ndarray
@@ -39,7 +46,7 @@ def fill(
     lost: np.ndarray,
     entries: Tensor | None = None,
 ) -> Filled:
-    """Predict lost codes, each from what is left on both sides of it.
+    """Predict lost codes from what is left on both sides, and from those predicted before.
 
     Args:
         codebook: (codes, dim) of the full codebook, on the network's device.
@@ -48,44 +55,73 @@ def fill(
         entries: int64, the codes of the full codebook that may stand there; results are places in
             it. None: all.
     """
+    known, left = np.where(lost, 0, codes).astype(np.int64), lost.copy()
     found_codes = np.zeros(lost.shape, np.int64)
     found_latents = np.zeros((*lost.shape, codebook.shape[1]), np.float32)
-    vectors = codebook if entries is None else codebook[entries]
-    device = codebook.device
-    for rows, starts, core in _batches(lost):
-        length = core.shape[1]
-        span = np.arange(length)
-        given = torch.from_numpy(codes[rows[:, None], starts[:, None] + span].astype(np.int64))
-        gone = torch.from_numpy(lost[rows[:, None], starts[:, None] + span])
-        with torch.inference_mode():
-            hidden = prior.hidden(given.to(device), gone.to(device))
-            logits = prior.logits(hidden[torch.from_numpy(core).to(device)])
-            logits = logits if entries is None else logits[:, entries]
-            best = logits.argmax(1).cpu().numpy()
-            mean = (logits.softmax(1) @ vectors).cpu().numpy()
-        batch, place = np.nonzero(core)
-        found_codes[rows[batch], starts[batch] + place] = best
-        found_latents[rows[batch], starts[batch] + place] = mean
+    for number in range(PASSES):
+        wanted = _next_to_known(left) if number + 1 < PASSES else left.copy()
+        for rows, starts, core in _batches(wanted):
+            frames = starts[:, np.newaxis] + np.arange(core.shape[1])
+            part = rows[:, np.newaxis], frames
+            best, mean = _predict(prior, codebook, known[part], left[part], core, entries)
+            batch, place = np.nonzero(core)
+            at = rows[batch], starts[batch] + place
+            found_codes[at], found_latents[at] = best, mean
+        places = found_codes if entries is None else entries.cpu().numpy()[found_codes]
+        known[wanted] = places[wanted]
+        left &= ~wanted
+        if not left.any():
+            break
     return Filled(found_codes[lost], found_latents[lost])
 
 
-def _batches(lost: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Windows of one length: rows, first frames, and which of their frames are wanted.
+def _predict(
+    prior: MaskedPrior,
+    codebook: Tensor,
+    codes: np.ndarray,
+    lost: np.ndarray,
+    wanted: np.ndarray,
+    entries: Tensor | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Most probable codes and weighted means at the wanted places of windows."""
+    device = codebook.device
+    with torch.inference_mode():
+        given, gone = (torch.from_numpy(array).to(device) for array in (codes, lost))
+        hidden = prior.hidden(given, gone)
+        logits = prior.logits(hidden[torch.from_numpy(wanted).to(device)])
+        vectors = codebook
+        if entries is not None:
+            logits, vectors = logits[:, entries], codebook[entries]
+        mean = (SHARPNESS * logits).softmax(1) @ vectors
+        return logits.argmax(1).cpu().numpy(), mean.cpu().numpy()
+
+
+def _next_to_known(lost: np.ndarray) -> np.ndarray:
+    """The lost frames with a neighbour that is not; all of a row in which none is left."""
+    padded = np.pad(~lost, ((0, 0), (1, 1)))
+    edges = lost & (padded[:, :-2] | padded[:, 2:])
+    nothing: np.ndarray = lost.all(axis=1, keepdims=True)
+    return edges | nothing
+
+
+def _batches(wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Windows of one length: rows, first frames, and which of their frames are
+    wanted.
 
     A window's core, without the margins, is what it is run for; the cores cover every recording
     once.
     """
-    frames = lost.shape[1]
+    frames = wanted.shape[1]
     core = WINDOW - 2 * MARGIN
     windows = []
-    for row in range(len(lost)):
+    for row in range(len(wanted)):
         for first in range(0, frames, core):
-            wanted = lost[row, first : first + core]
-            if wanted.any():
+            inside = wanted[row, first : first + core]
+            if inside.any():
                 start = max(0, first - MARGIN)
                 end = min(frames, first + core + MARGIN)
                 mask = np.zeros(end - start, bool)
-                mask[first - start : first - start + len(wanted)] = wanted
+                mask[first - start : first - start + len(inside)] = inside
                 windows.append((row, start, mask))
     windows.sort(key=lambda window: len(window[2]))
     while windows:
