@@ -12,7 +12,7 @@ from random_masked import SHAPE, random_masked_prior
 
 from simvq_audio.errors import ConfigError, ModelError
 from simvq_audio.prior.masked import load_masked_prior, read_masked_header, save_masked_prior
-from simvq_audio.prior.masked.filling import MARGIN, PASSES, WINDOW, fill
+from simvq_audio.prior.masked.filling import MARGIN, PASSES, SHARPNESS, WINDOW, fill
 from simvq_audio.prior.masked.network import MaskedPrior, MaskedShape
 from simvq_audio.prior.masked.sampling import ORDERS, Sampling, sample
 
@@ -117,7 +117,7 @@ def test_single_frames_of_a_short_recording_are_one_pass(prior, codebook):
     filled = fill(prior, codebook, codes, lost)
     logits = prior(torch.from_numpy(codes), torch.from_numpy(lost))
     np.testing.assert_array_equal(filled.codes, logits.argmax(1).numpy())
-    expected = ((2 * logits).softmax(1) @ codebook).numpy()
+    expected = ((SHARPNESS * logits).softmax(1) @ codebook).numpy()
     np.testing.assert_allclose(filled.latents, expected, atol=1e-4)
 
 
