@@ -100,7 +100,7 @@ def _next_to_known(lost: np.ndarray) -> np.ndarray:
     """The lost frames with a neighbour that is not; all of a row in which none is left."""
     padded = np.pad(~lost, ((0, 0), (1, 1)))
     edges = lost & (padded[:, :-2] | padded[:, 2:])
-    nothing: np.ndarray = lost.all(axis=1, keepdims=True)
+    nothing = np.all(lost, axis=1)[:, np.newaxis]
     return edges | nothing
 
 
