@@ -97,6 +97,7 @@ class ValidationSet:
         source: a folder (every audio file below it) or a manifest (.jsonl).
         config: which recordings, how many, how long, and whether judges choose.
         sample_rate: the model's, in Hz.
+        metrics: scores besides the mel distance.
 
     Raises:
         ConfigError: there are no recordings of at least a second, or the speakers of a half are
@@ -105,9 +106,15 @@ class ValidationSet:
         MissingExtraError: a package of a metric is not installed.
     """
 
-    def __init__(self, source: Path, config: ValidationConfig, sample_rate: int) -> None:
+    def __init__(
+        self,
+        source: Path,
+        config: ValidationConfig,
+        sample_rate: int,
+        metrics: tuple[type[Metric], ...] = _METRICS,
+    ) -> None:
         self._judged = config.best_by == "judges"
-        self._metrics = [metric() for metric in _METRICS + _JUDGES * self._judged]
+        self._metrics = [metric() for metric in metrics + _JUDGES * self._judged]
         self._sample_rate = sample_rate
         self._limit = round(config.max_seconds * sample_rate)
         self._mel = SpectralLosses(LossConfig(), MelConfig(), sample_rate)

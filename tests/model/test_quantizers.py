@@ -13,6 +13,7 @@ from simvq_audio.model.quantizers import make_quantizer
 from simvq_audio.model.quantizers.base import rotate_through
 from simvq_audio.model.quantizers.config import (
     EmaVQConfig,
+    FactorisedVQConfig,
     FSQConfig,
     PackageConfig,
     ResidualConfig,
@@ -29,6 +30,7 @@ OURS = [
     SimVQConfig(**TABLE, basis="trained", rotation=True),
     VQConfig(**TABLE),
     EmaVQConfig(**TABLE),
+    FactorisedVQConfig(**TABLE, code_dim=4),
     FSQConfig(levels=(5, 4, 3), latent_dim=WIDTH),
     ResidualConfig(stages=(EmaVQConfig(**TABLE), SimVQConfig(codebook_size=16, latent_dim=WIDTH))),
 ]
@@ -192,6 +194,34 @@ def test_plain_vq_is_vq_vaes_formula():
         )
         torch.testing.assert_close(ours, theirs)
     assert quantizer.fast_parameters() == [quantizer.entries]
+
+
+def test_factorised_vq_is_vit_vqgans_formula():
+    torch.manual_seed(0)
+    quantizer = make_quantizer(FactorisedVQConfig(**TABLE, code_dim=4))
+    latent = torch.randn(2, WIDTH, 9, requires_grad=True)
+    result = quantizer(latent)
+    unit = F.normalize(quantizer.project_in(latent.transpose(1, 2)), dim=-1)
+    table = F.normalize(quantizer.entries, dim=-1)
+    nearest = (unit @ table.T).argmax(-1)
+    assert torch.equal(result.indices, nearest)
+    for name, expected in (
+        ("codebook", F.mse_loss(table[nearest], unit.detach())),
+        ("commitment", F.mse_loss(unit, table[nearest].detach())),
+    ):
+        torch.testing.assert_close(result.losses[name], expected)
+        learns = quantizer.entries if name == "codebook" else latent
+        ours, theirs = (
+            torch.autograd.grad(loss, learns, retain_graph=True)[0]
+            for loss in (result.losses[name], expected)
+        )
+        torch.testing.assert_close(ours, theirs)
+    # The lengths of entries do not matter.
+    with torch.no_grad():
+        quantizer.entries.mul_(3)
+    assert torch.equal(quantizer.encode(latent), nearest)
+    with pytest.raises(IndexError):
+        quantizer.decode(torch.tensor([[64]]))
 
 
 def test_moving_averages_are_those_of_the_paper():

@@ -9,8 +9,8 @@ from typing import Any
 
 from simvq_audio.errors import ConfigError
 
-SIZES = (1024, 8192, 65_536, 262_144)
-_ORDER = {8192: 0, 65_536: 1, 1024: 2, 262_144: 3}
+SIZES = (1024, 4096, 8192, 65_536, 262_144)
+_ORDER = {8192: 0, 4096: 1, 65_536: 2, 1024: 3, 262_144: 4}
 # Factor on the learning rate of W or the table in "fast" rows.
 _FAST = 40.0
 # Full probabilities of 450 frames over 65 536 codes take 1.5 s a step; the package can compute
@@ -28,7 +28,7 @@ class Row:
     Attributes:
         name: on the command line and in file names.
         title: in tables.
-        group: "main", "variant" or "reference"; tables show them apart.
+        group: "main", "variant", "long" or "reference"; tables show them apart.
         quantizer: codebook size -> the table [model.quantizer], but for the latent's width.
         sizes: of the codebook.
         fast: the quantiser's fast parameters learn at 40 times the learning rate.
@@ -36,8 +36,6 @@ class Row:
             started from the latents after the unquantised steps.
         start: further settings of [quantizer_start].
         length: factor on the number of steps.
-        late_sizes: codebook sizes that are slow on a CPU: they are run last, by default with one
-            seed.
     """
 
     name: str
@@ -49,7 +47,6 @@ class Row:
     cold: bool = False
     start: Table = field(default_factory=lambda: {"entries_from_latents": True})
     length: int = 1
-    late_sizes: tuple[int, ...] = ()
 
     def settings(self, codebook_size: int, latent_dim: int) -> Table:
         """The settings of this row in a ``TrainingConfig``, as nested plain values."""
@@ -79,35 +76,23 @@ def _package(
     }
 
 
-def _table(size: int) -> Table:
-    """``VectorQuantize`` with a table that learns by its gradient."""
-    return {
-        "codebook_size": size,
-        "learnable_codebook": True,
-        "ema_update": False,
-        "rotation_trick": False,
-        "commitment_weight": 0.25,
-    }
-
-
-def _averages(size: int) -> Table:
-    """Moving averages; the start sets which entries are replaced; any threshold enables it."""
-    return {
-        "codebook_size": size,
-        "rotation_trick": False,
-        "commitment_weight": 0.25,
-        "decay": 0.95,
-        "threshold_ema_dead_code": 1e-3,
-        "eps": 1e-7,
-    }
-
-
 def _residual(size: int) -> Table:
-    """Two stages near the square root of K."""
+    """Two stages near the square root of K, of moving averages."""
     bits = round(log2(size))
     sizes = [2 ** -(-bits // 2), 2 ** (bits // 2)]
-    options = {**_averages(size), "codebook_size": sizes}
-    return {"kind": "package", "name": "ResidualVQ", "codebook_sizes": sizes, "options": options}
+    return {
+        "kind": "residual",
+        "stages": [{"kind": "ema", "codebook_size": stage} for stage in sizes],
+    }
+
+
+def _plain(kind: str) -> Callable[[int], Table]:
+    """One table of entries: "vq" learns by its gradient, "ema" by moving averages."""
+    return lambda size: {"kind": kind, "codebook_size": size}
+
+
+def _factorised(size: int) -> Table:
+    return {"kind": "factorised", "codebook_size": size, "code_dim": 8}
 
 
 def _lfq(size: int) -> Table:
@@ -119,11 +104,20 @@ def _lfq(size: int) -> Table:
     }
 
 
-def fsq_levels(codebook_size: int) -> list[int]:
-    """Levels whose product is the codebook's size, a power of two from 64 on: 8s, then 4s."""
-    bits = round(log2(codebook_size))
-    fours = {0: 0, 1: 2, 2: 1}[bits % 3]
-    return [8] * ((bits - 2 * fours) // 3) + [4] * fours
+# Table 1 of the paper (arXiv 2309.15505) where it has the size; otherwise by its rule: at least 5
+# levels in every dimension, and a product near K.
+_FSQ_LEVELS = {
+    64: (8, 8),
+    1024: (8, 5, 5, 5),
+    4096: (7, 5, 5, 5, 5),
+    8192: (8, 8, 5, 5, 5),
+    65_536: (8, 8, 8, 5, 5, 5),
+    262_144: (8, 8, 8, 8, 8, 8),
+}
+
+
+def _fsq(size: int) -> Table:
+    return {"kind": "fsq", "levels": list(_FSQ_LEVELS[size])}
 
 
 _GAUSSIAN: Table = {"entries_from_latents": False}
@@ -134,40 +128,30 @@ ROWS = {
     for row in (
         Row("unquantized", "no quantiser", "reference", lambda size: {"codebook_size": 2}, (1,)),
         Row("simvq-cold", "SimVQ, the paper's start", "main", _simvq(), fast=False, cold=True),
+        Row("simvq-cold-fast", "SimVQ, the paper's start, W at 40x", "main", _simvq(), cold=True),
+        Row("vq-cold", "VQ, cold start", "main", _plain("vq"), fast=False, cold=True),
+        Row("vq-cold-fast", "VQ, cold start, table at 40x", "main", _plain("vq"), cold=True),
         Row("simvq-covariance", "SimVQ, W from the covariance", "main", _simvq(), start=_GAUSSIAN),
         Row("simvq-latents", "SimVQ, C from the latents", "main", _simvq()),
-        Row(
-            "vq-cold",
-            "VQ, learnt table, cold start",
-            "main",
-            _package("VectorQuantize", _table),
-            (1024, 8192, 65_536),
-            cold=True,
-            late_sizes=(65_536,),
-        ),
-        Row(
-            "vq",
-            "VQ, learnt table",
-            "main",
-            _package("VectorQuantize", _table, fast=True),
-            late_sizes=(262_144,),
-        ),
-        Row(
-            "vq-ema",
-            "VQ, EMA and replacement",
-            "main",
-            _package("VectorQuantize", _averages),
-            late_sizes=(262_144,),
-        ),
+        Row("vq", "VQ, from the latents, table at 40x", "main", _plain("vq")),
+        Row("vq-ema", "VQ, EMA and replacement", "main", _plain("ema")),
         Row("rvq", "residual VQ, two stages", "main", _residual),
-        Row("fsq", "FSQ", "main", _package("FSQ", lambda size: {"levels": fsq_levels(size)})),
-        Row("lfq", "LFQ", "main", _package("LFQ", _lfq), late_sizes=(262_144,)),
+        Row("factorised", "factorised VQ, 8 dimensions, l2", "main", _factorised, fast=False),
+        Row(
+            "factorised-cold",
+            "factorised VQ, 8 dimensions, l2, cold start",
+            "main",
+            _factorised,
+            fast=False,
+            cold=True,
+        ),
+        Row("fsq", "FSQ", "main", _fsq),
+        Row("lfq", "LFQ", "main", _package("LFQ", _lfq)),
         Row(
             "package-simvq",
             "SimVQ of the package",
             "main",
             _package("SimVQ", lambda size: {"codebook_size": size}, fast=True),
-            late_sizes=(262_144,),
         ),
         Row(
             "simvq-means",
@@ -186,9 +170,16 @@ ROWS = {
         ),
         Row(
             "simvq-trained-basis",
-            "C from the latents, C learns too",
+            "C from the latents, W and C at 40x",
             "variant",
             _simvq(basis="fast"),
+            _TWO,
+        ),
+        Row(
+            "simvq-trained-slow",
+            "C from the latents, W at 40x, C at 1x",
+            "variant",
+            _simvq(basis="trained"),
             _TWO,
         ),
         Row(
@@ -200,43 +191,57 @@ ROWS = {
         ),
         Row(
             "simvq-slow",
-            "C from the latents, W at the common learning rate",
+            "C from the latents, W at 1x",
             "variant",
             _simvq(),
             _TWO,
             fast=False,
         ),
-        Row(
-            "simvq-cold-fast",
-            "the paper's start, W at 40 times the learning rate",
-            "variant",
-            _simvq(),
-            _TWO,
-            cold=True,
-        ),
-        Row(
-            "simvq-cold-long",
-            "the paper's start, 8 times as long",
-            "variant",
-            _simvq(),
-            (8192,),
-            fast=False,
-            cold=True,
-            length=8,
-            late_sizes=(8192,),
-        ),
-        Row(
-            "vq-cold-long",
-            "VQ, learnt table, cold start, 8 times as long",
-            "variant",
-            _package("VectorQuantize", _table),
-            (8192,),
-            cold=True,
-            length=8,
-            late_sizes=(8192,),
+        *(
+            Row(
+                f"{name}-long",
+                f"{title}, 8 times as long",
+                "long",
+                quantizer,
+                _TWO,
+                fast=fast,
+                cold=cold,
+                length=8,
+            )
+            for name, title, quantizer, fast, cold in (
+                ("simvq-cold", "SimVQ, the paper's start", _simvq(), False, True),
+                ("simvq-cold-fast", "SimVQ, the paper's start, W at 40x", _simvq(), True, True),
+                ("vq-cold", "VQ, cold start", _plain("vq"), False, True),
+                ("vq-cold-fast", "VQ, cold start, table at 40x", _plain("vq"), True, True),
+                ("simvq-latents", "SimVQ, C from the latents", _simvq(), True, False),
+                ("vq-ema", "VQ, EMA and replacement", _plain("ema"), True, False),
+                ("rvq", "residual VQ, two stages", _residual, True, False),
+            )
         ),
     )
 }
+
+# What the page's summary compares, and so what is run first: rows, codebook sizes, seeds.
+_CLAIMS = (
+    "vq-cold-fast",
+    "simvq-cold-fast",
+    "simvq-latents",
+    "simvq-trained-slow",
+    "vq-cold",
+    "simvq-cold",
+    "simvq-trained-basis",
+)
+_OTHERS = ("factorised", "fsq", "vq", "vq-ema", "rvq", "factorised-cold", "simvq-means")
+_STAGES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]], ...] = (
+    (_CLAIMS, (8192,), (0, 1, 2)),
+    (_OTHERS, (8192,), (0,)),
+    (_CLAIMS, (4096,), (0,)),
+    (("unquantized",), (1,), (0,)),
+    (_OTHERS, (8192,), (1, 2)),
+    (_CLAIMS, (65_536,), (0, 1, 2)),
+    (_OTHERS, (65_536,), (0, 1, 2)),
+    (("simvq-cold-long", "vq-cold-fast-long", "simvq-cold-fast-long"), (8192,), (0,)),
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -263,48 +268,41 @@ def find_row(name: str) -> Row:
     return ROWS[name]
 
 
-def plan(
-    rows: list[str] | None,
-    sizes: list[int] | None,
-    seeds: list[int],
-    *,
-    late_seeds: list[int] | None = None,
-) -> list[Run]:
-    """The runs, seed by seed, so that an interrupted study is useful.
-
-    The slow ones (``Row.late_sizes``) come after the second seed, for the first of ``late_seeds``
-    and so on.
+def plan(rows: list[str] | None, sizes: list[int] | None, seeds: list[int]) -> list[Run]:
+    """The runs, the most wanted first, so that an interrupted study is useful.
 
     Args:
         rows: by name; all if None.
         sizes: of the codebook; all if None. Rows without any of them are left out.
-        late_seeds: seeds of the slow runs; the first of ``seeds`` if None.
 
     Raises:
         ConfigError: a row is unknown, or there is nothing to run.
     """
     chosen = [find_row(name) for name in (rows or ROWS)]
-    late = seeds[:1] if late_seeds is None else late_seeds
-    waves: list[list[Run]] = []
-    for seed in seeds:
-        waves.append(_wave(chosen, sizes, seed, slow=False))
-    waves[min(2, len(waves)) : min(2, len(waves))] = [
-        _wave(chosen, sizes, seed, slow=True) for seed in late
-    ]
-    runs = [run for wave in waves for run in wave]
-    if not runs:
-        raise ConfigError("none of these rows has any of these codebook sizes")
-    return runs
-
-
-def _wave(rows: list[Row], sizes: list[int] | None, seed: int, *, slow: bool) -> list[Run]:
-    """One seed: main rows and common codebook sizes first."""
-    runs = [
-        (row.group == "variant", _ORDER.get(size, -1), Run(row.name, size, seed))
-        for row in rows
+    wanted = {
+        Run(row.name, size, seed)
+        for row in chosen
         for size in row.sizes
         # A row without codes has one size, which is always included.
-        if (sizes is None or size in sizes or row.sizes == (1,))
-        and (size in row.late_sizes) == slow
+        if sizes is None or size in sizes or row.sizes == (1,)
+        for seed in seeds
+    }
+    if not wanted:
+        raise ConfigError("none of these rows has any of these codebook sizes")
+    first = [
+        Run(name, size, seed)
+        for names, stage_sizes, stage_seeds in _STAGES
+        for size in stage_sizes
+        for seed in stage_seeds
+        for name in names
     ]
-    return [run for *_, run in sorted(runs, key=lambda item: item[:2])]
+    rest = sorted(
+        wanted,
+        key=lambda run: (
+            find_row(run.row).length,
+            run.seed,
+            _ORDER.get(run.codebook_size, -1),
+            list(ROWS).index(run.row),
+        ),
+    )
+    return [run for run in dict.fromkeys([*first, *rest]) if run in wanted]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simvq_audio.model.quantizers.base import Quantized, Quantizer
+from simvq_audio.model.quantizers.factorised import FactorisedVQ
 from simvq_audio.model.quantizers.fsq import FSQ
 from simvq_audio.model.quantizers.package import PackageQuantizer
 from simvq_audio.model.quantizers.residual import Residual
@@ -22,6 +23,7 @@ _KINDS: dict[str, Callable[[Any], Quantizer]] = {
     "simvq": SimVQ,
     "vq": VQ,
     "ema": EmaVQ,
+    "factorised": FactorisedVQ,
     "fsq": FSQ,
     "residual": lambda config: Residual(config, make_quantizer),
     "package": PackageQuantizer,

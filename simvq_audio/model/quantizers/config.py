@@ -91,6 +91,28 @@ class EmaVQConfig(_OneCodebook):
 
 
 @configuration
+class FactorisedVQConfig(_OneCodebook):
+    """Factorised VQ: unit vectors in few dimensions (ViT-VQGAN, arXiv 2110.04627).
+
+    Attributes:
+        codebook_size: entries, 2 to 262 144.
+        latent_dim: width of the latent; linear layers map to the entries' width and back.
+        code_dim: width of the entries.
+    """
+
+    kind: Literal["factorised"] = "factorised"
+    codebook_size: CodebookSize = 8192
+    latent_dim: Count = 64
+    code_dim: Annotated[int, Field(strict=True, ge=2)] = 8
+
+    def __post_init__(self) -> None:
+        if self.code_dim > self.latent_dim:
+            raise ValueError(
+                f"code_dim must not be above latent_dim, {self.latent_dim}, not {self.code_dim}"
+            )
+
+
+@configuration
 class FSQConfig(_OneCodebook):
     """Finite scalar quantisation (arXiv 2309.15505): a grid in few dimensions.
 
@@ -183,6 +205,7 @@ QuantizerConfig: TypeAlias = Annotated[
     Annotated[SimVQConfig, Tag("simvq")]
     | Annotated[VQConfig, Tag("vq")]
     | Annotated[EmaVQConfig, Tag("ema")]
+    | Annotated[FactorisedVQConfig, Tag("factorised")]
     | Annotated[FSQConfig, Tag("fsq")]
     | Annotated[ResidualConfig, Tag("residual")]
     | Annotated[PackageConfig, Tag("package")],
