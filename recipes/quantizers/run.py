@@ -2,32 +2,40 @@
 
     python recipes/quantizers/run.py --data PACKED --dev DIR [DIR ...] --out RUNS [--jobs 2]
         [--rows a,b] [--codebook-sizes 1024,8192] [--seeds 0,1,2] [--max-minutes N] [--list]
+    python recipes/quantizers/run.py --count 2000000 --data PACKED --out RUNS
     python recipes/quantizers/run.py --benchmark --data PACKED --out RUNS
 
 Each run is a process with one CPU thread. Finished runs are skipped, an interrupted one starts
-again. Seed 0 of everything comes first, so that a study that was stopped early is useful.
---benchmark measures a step's time and memory of each row instead, one after the other.
+again. What the page's summary compares comes first (``study/rows.py``), so that a study that was
+stopped early is useful. --count counts the codes of finished runs on more speech; --benchmark
+measures each row's time and memory, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from study.results import finished, measured
+import train_row
+from study.results import counted, finished, measured
 from study.rows import Run, plan
-from study.training import SETTING
+from study.training import SETTING, configure, read_recordings
 
 from simvq_audio.errors import ConfigError
 from simvq_audio.training.script import positive, run_script
 
-_SCRIPT = Path(__file__).with_name("train_row.py")
+# A copy of this process has everything imported and the recordings read: on a CPU, that is a tenth
+# of a short run.
+_CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,109 +46,115 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=_names, help="names separated by commas; default: all")
     parser.add_argument("--codebook-sizes", type=_numbers, help="separated by commas; default: all")
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="with commas")
-    parser.add_argument(
-        "--late-seeds", type=_numbers, help="of the slowest runs; default: the first of --seeds"
-    )
     parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     parser.add_argument("--setting", type=Path, default=SETTING, help="TOML that runs share")
     parser.add_argument("--max-minutes", type=float, help="start no run after this time")
+    parser.add_argument("--count", type=positive, metavar="FRAMES", help="count codes only")
     parser.add_argument("--benchmark", action="store_true", help="measure time and memory")
     parser.add_argument("--list", action="store_true", help="list the runs without running them")
     return run_script(parser, work, arguments)
 
 
 def work(args: argparse.Namespace) -> None:
-    runs = plan(args.rows, args.codebook_sizes, args.seeds, late_seeds=args.late_seeds)
+    runs = plan(args.rows, args.codebook_sizes, args.seeds)
+    done = finished(args.out)
     if args.benchmark:
         runs = [run for run in runs if run.seed == args.seeds[0]]
         there = measured(args.out)
         missing = [run for run in runs if (run.row, run.codebook_size) not in there]
+    elif args.count:
+        runs = [run for run in runs if run.name in done and run.codebook_size > 1]
+        there = counted(args.out, args.count)
+        missing = [run for run in runs if run.name not in there]
     else:
-        done = finished(args.out)
         missing = [run for run in runs if run.name not in done]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished", flush=True)
     if args.list:
         print("\n".join(run.name for run in missing))
         return
-    if not args.benchmark and not args.dev:
+    if args.benchmark:
+        args.jobs = 1
+    task: Callable[[Run], None]
+    if args.benchmark or args.count:
+        task = _Task(args)
+    elif not args.dev:
         raise ConfigError("--dev must name a folder of recordings to score on")
+    elif missing:
+        task = _Task(args, read_recordings(args.dev, configure(missing[0], args.setting)))
+    else:
+        return
     # SIGTERM like Ctrl-C, so that no run stays without its parent.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     (args.out / "logs").mkdir(parents=True, exist_ok=True)
-    queue = Queue(args)
-    with ThreadPoolExecutor(1 if args.benchmark else args.jobs) as pool:
-        try:
-            list(pool.map(queue.work_off, missing))
-        except BaseException:
-            queue.stop()
-            raise
-    if queue.left:
-        print(f"time is over; {queue.left} runs are left", flush=True)
-    if queue.failed:
+    failed, left = _work_off(missing, task, args)
+    if left:
+        print(f"time is over; {left} runs are left", flush=True)
+    if failed:
         raise ConfigError(
-            f"{len(queue.failed)} runs failed: {', '.join(queue.failed)}; the reason is in "
-            f"{args.out}/logs"
+            f"{len(failed)} runs failed: {', '.join(failed)}; the reason is in {args.out}/logs"
         )
 
 
-class Queue:
-    """Runs, each in a process, until the time is over.
+class _Task:
+    """What is done for a run, in a process of its own."""
 
-    Attributes:
-        failed: names of the runs that failed.
-        left: number of runs that there was no time for.
-    """
+    def __init__(self, args: argparse.Namespace, recordings: Any = None) -> None:
+        self._args, self._recordings = args, recordings
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._args = args
-        self._began = time.monotonic()
-        self._working: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-        self.failed: list[str] = []
-        self.left = 0
+    def __call__(self, run: Run) -> None:
+        import torch
 
-    def work_off(self, run: Run) -> None:
-        """Do one run, and print its result."""
-        limit = self._args.max_minutes
-        if self._stopped or (limit is not None and self._minutes() > limit):
-            self.left += 1
-            return
-        log = self._args.out / "logs" / f"{run.name}.log"
-        with open(log, "wb") as output:
-            process = subprocess.Popen(self._command(run), stdout=output, stderr=output)
-            self._working.add(process)
-            code = process.wait()
-            self._working.discard(process)
-        lines = log.read_text(errors="replace").splitlines()
-        last = lines[-1] if lines else "it printed nothing"
-        if code:
-            self.failed.append(run.name)
-            last = f"{run.name} failed: {last}"
-        print(f"[{self._minutes():.1f} min] {last}", flush=True)
-
-    def stop(self) -> None:
-        """End the current runs, and start no others."""
-        self._stopped = True
-        for process in list(self._working):
-            process.terminate()
-
-    def _command(self, run: Run) -> list[str]:
         args = self._args
-        kind = ["--benchmark"] if args.benchmark else ["--dev", *map(str, args.dev)]
-        given = {
-            "--data": args.data,
-            "--out": args.out,
-            "--seed": run.seed,
-            "--device": args.device,
-            "--setting": args.setting,
-            "--codebook-size": run.codebook_size,
-        }
-        options = [str(part) for pair in given.items() for part in pair]
-        return [sys.executable, str(_SCRIPT), *options, *kind, "--", run.row]
+        torch.set_num_threads(1)
+        with open(args.out / "logs" / f"{run.name}.log", "ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        if args.benchmark:
+            train_row.benchmark(run, args)
+        elif args.count:
+            train_row.count(run, args)
+        else:
+            train_row.train(run, args, self._recordings)
+        sys.stdout.flush()
 
-    def _minutes(self) -> float:
-        return (time.monotonic() - self._began) / 60
+
+def _work_off(
+    missing: list[Run], task: Callable[[Run], None], args: argparse.Namespace
+) -> tuple[list[str], int]:
+    """Do the runs, and print the result of each.
+
+    Returns:
+        names of the runs that failed, and the number of runs that there was no time for.
+    """
+    began = time.monotonic()
+    waiting, failed = list(missing), []
+    working: dict[Run, BaseProcess] = {}
+    try:
+        while waiting or working:
+            minutes = (time.monotonic() - began) / 60
+            if args.max_minutes is not None and minutes > args.max_minutes and not working:
+                break
+            while waiting and len(working) < args.jobs:
+                if args.max_minutes is not None and minutes > args.max_minutes:
+                    break
+                run = waiting.pop(0)
+                working[run] = _CONTEXT.Process(target=task, args=(run,))
+                working[run].start()
+            wait([process.sentinel for process in working.values()])
+            for run in [run for run, process in working.items() if not process.is_alive()]:
+                code = working.pop(run).exitcode
+                lines = (args.out / "logs" / f"{run.name}.log").read_text().splitlines()
+                last = lines[-1] if lines else "it printed nothing"
+                if code:
+                    failed.append(run.name)
+                    last = f"{run.name} failed: {last}"
+                print(f"[{(time.monotonic() - began) / 60:.1f} min] {last}", flush=True)
+    except BaseException:
+        for process in working.values():
+            process.terminate()
+        raise
+    return failed, len(waiting)
 
 
 def _names(text: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Results of runs, and tables of many of them.
+"""Results of runs, and the tables that keep many of them.
 
-A finished run has RUNS/NAME/result.json and, for the pictures, points.npz. ``write_tables`` writes
-five files for any number of runs: runs.csv (one line per run), curves.csv, histograms.csv,
-costs.csv and points.npz. ``read_results`` reads either, or both.
+A finished run has RUNS/NAME/result.json; unseen.json holds a later count of its codes on more
+speech. ``write_tables`` writes runs.csv (a line a run), curves.csv and costs.csv; ``read_results``
+reads either form, or both.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import ConfigError
 from study.rows import Run
 from study.use import Use
 
-RESULT, POINTS = "result.json", "points.npz"
+RESULT, UNSEEN = "result.json", "unseen.json"
 _MACHINE = ("device", "name", "threads", "torch", "simvq-audio", "vector-quantize-pytorch")
 _SCORES = ("mel", "pesq_wb", "stoi", "estoi", "error", "pesq_wb_failed", "recordings")
-_USE = ("frames", "utilisation", "even_utilisation", "perplexity", "entropy")
+_USE = tuple(f.name for f in dataclasses.fields(Use))
 _COSTS = ("step_seconds", "wall_seconds", "peak_mib")
 _RUN = ("row", "codebook_size", "seed")
 
 
 @dataclass(frozen=True)
 class Point:
-    """Training at a step: means since the last point; None if nothing was quantised."""
+    """Training at a step: means since the last point; None if nothing was quantised.
+
+    The last five are those of ``Spectrum``, at this step.
+    """
 
     step: int
     mel: float
@@ -40,6 +41,11 @@ class Point:
     utilisation: float | None = None
     perplexity: float | None = None
     steps_per_second: float = 0.0
+    w_largest: float | None = None
+    w_median: float | None = None
+    w_smallest: float | None = None
+    live_latent: float | None = None
+    live_codebook: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,15 @@ class RunLog:
     Attributes:
         run: its row, codebook size and seed.
         curve: over training.
-        scores: means over recordings: "mel" (nepers, over six scales), "pesq_wb", "stoi", "estoi",
-            "pesq_wb_failed", "recordings", and over all of them "error", the squared quantisation
-            error over the latents' variance.
+        scores: means over recordings: "mel" (nepers, over six scales), "stoi", with a sample rate
+            of 16 kHz or more also "pesq_wb" and "estoi"; "recordings", and over all of them
+            "error", the squared quantisation error over the latents' variance.
         use: of the codebook, over all recordings.
         step_seconds: median over the curve.
         wall_seconds: of the whole run.
         peak_mib: most memory of the process, or of the GPU, until the end of training.
         machine: processor, device and versions.
+        unseen: use of the codebook on more speech, if it was counted.
     """
 
     run: Run
@@ -67,6 +74,7 @@ class RunLog:
     wall_seconds: float
     peak_mib: float
     machine: dict[str, str] = field(default_factory=dict)
+    unseen: Use | None = None
 
 
 @dataclass(frozen=True)
@@ -90,21 +98,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Results:
-    """All runs and costs of a folder.
-
-    Attributes:
-        points: arrays for pictures by "RUN/ARRAY"; see ``Snapshots.projected``.
-    """
+    """All runs and costs of a folder."""
 
     logs: list[RunLog]
     costs: list[Cost]
-    points: dict[str, np.ndarray]
-
-    def points_of(self, run: Run) -> dict[str, np.ndarray] | None:
-        """Arrays of a run by name, or None if they were not kept."""
-        prefix = f"{run.name}/"
-        found = {n[len(prefix) :]: a for n, a in self.points.items() if n.startswith(prefix)}
-        return found or None
 
 
 def run_folder(runs: Path, run: Run) -> Path:
@@ -112,14 +109,18 @@ def run_folder(runs: Path, run: Run) -> Path:
     return runs / run.name
 
 
-def write_log(runs: Path, log: RunLog, points: dict[str, np.ndarray] | None) -> None:
-    """Write a run's log; the JSON is written last and marks the run as finished."""
+def write_log(runs: Path, log: RunLog) -> None:
+    """Write a run's log, which marks the run as finished."""
     folder = run_folder(runs, log.run)
     folder.mkdir(parents=True, exist_ok=True)
-    if points is not None:
-        with atomic_path(folder / POINTS) as temporary:
-            np.savez_compressed(temporary, **points)
-    _write_json(folder / RESULT, dataclasses.asdict(log))
+    values = dataclasses.asdict(log)
+    del values["unseen"]
+    _write_json(folder / RESULT, values)
+
+
+def write_unseen(runs: Path, run: Run, use: Use) -> None:
+    """Write the count of a finished run's codes on unseen speech."""
+    _write_json(run_folder(runs, run) / UNSEEN, dataclasses.asdict(use))
 
 
 def write_cost(runs: Path, cost: Cost) -> None:
@@ -135,6 +136,12 @@ def finished(runs: Path) -> set[str]:
     return names | {Run(*key).name for key in map(_run_key, _rows(runs / "runs.csv"))}
 
 
+def counted(runs: Path, frames: int) -> set[str]:
+    """Names of the runs whose codes were counted on at least as many frames."""
+    paths = runs.glob(f"*/{UNSEEN}")
+    return {path.parent.name for path in paths if _read_json(path)["frames"] >= frames}
+
+
 def measured(runs: Path) -> set[tuple[str, int]]:
     """Rows and codebook sizes that were measured."""
     found = {(cost.row, cost.codebook_size) for cost in _read_costs(runs)}
@@ -148,44 +155,54 @@ def read_results(runs: Path) -> Results:
         ConfigError: there is nothing, or something is damaged.
     """
     try:
-        logs, costs, points = _read_tables(runs)
+        logs, costs = _read_tables(runs)
         for path in sorted(runs.glob(f"*/{RESULT}")):
             values = _read_json(path)
             run, use = Run(**values.pop("run")), Use(**values.pop("use"))
             curve = [Point(**point) for point in values.pop("curve")]
-            logs.append(RunLog(run=run, use=use, curve=curve, **values))
-            if (path.parent / POINTS).exists():
-                with np.load(path.parent / POINTS, allow_pickle=False) as file:
-                    points |= {f"{run.name}/{name}": file[name] for name in file.files}
+            unseen = None
+            if (path.parent / UNSEEN).exists():
+                unseen = Use(**_read_json(path.parent / UNSEEN))
+            logs.append(RunLog(run=run, use=use, curve=curve, unseen=unseen, **values))
         costs += _read_costs(runs)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"a log or a table in {runs} is damaged: {error}") from error
     if not logs:
         raise ConfigError(f"{runs} holds no finished runs; make them with run.py")
     logs.sort(key=lambda log: log.run)
-    return Results(logs, costs, points)
+    return Results(logs, costs)
 
 
-def write_tables(results: Results, out: Path) -> None:
-    """Write results to five files, each whole or not at all."""
+def read_survey(path: Path) -> list[RunLog]:
+    """The runs of a table like runs.csv alone, in which columns may be missing."""
+    return [_log(row, []) for row in _rows(path)]
+
+
+def write_tables(results: Results, out: Path, curves_of: int) -> None:
+    """Write results to three files, each whole or not at all.
+
+    Args:
+        curves_of: codebook size whose runs keep their curves.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    runs, curves, histograms = [], [], []
+    runs, curves = [], []
     for log in results.logs:
         key = dataclasses.astuple(log.run)
-        use = dataclasses.asdict(log.use)
+        use = dataclasses.astuple(log.use)
+        unseen = [""] * len(_USE) if log.unseen is None else dataclasses.astuple(log.unseen)
         runs.append(
             [*key]
             + [log.scores.get(name, "") for name in _SCORES]
-            + [use[name] for name in _USE]
+            + [*use, *unseen]
             + [getattr(log, name) for name in _COSTS]
             + [log.machine.get(name, "") for name in _MACHINE]
         )
-        curves += [[*key, *dataclasses.astuple(point)] for point in log.curve]
-        histograms += [[*key, *pair] for pair in log.use.histogram]
+        if log.run.codebook_size == curves_of:
+            curves += [[*key, *dataclasses.astuple(point)] for point in log.curve]
     point = [f.name for f in dataclasses.fields(Point)]
-    _write_csv(out / "runs.csv", [*_RUN, *_SCORES, *_USE, *_COSTS, *_MACHINE], runs)
+    names = [*_RUN, *_SCORES, *_USE, *(f"unseen_{name}" for name in _USE), *_COSTS, *_MACHINE]
+    _write_csv(out / "runs.csv", names, runs)
     _write_csv(out / "curves.csv", [*_RUN, *point], curves)
-    _write_csv(out / "histograms.csv", [*_RUN, "rank", "count"], histograms)
     costs = [
         [c.row, c.codebook_size, c.step_seconds, c.quantizer_seconds, c.peak_mib]
         + [c.machine.get(name, "") for name in _MACHINE]
@@ -193,35 +210,14 @@ def write_tables(results: Results, out: Path) -> None:
     ]
     header = ["row", "codebook_size", "step_seconds", "quantizer_seconds", "peak_mib", *_MACHINE]
     _write_csv(out / "costs.csv", header, costs)
-    with atomic_path(out / POINTS) as temporary:
-        np.savez_compressed(temporary, **results.points)
 
 
-def _read_tables(
-    folder: Path,
-) -> tuple[list[RunLog], list[Cost], dict[str, np.ndarray]]:
+def _read_tables(folder: Path) -> tuple[list[RunLog], list[Cost]]:
     curves: dict[tuple[str, int, int], list[Point]] = {}
     for row in _rows(folder / "curves.csv"):
         numbers = [_number(row[f.name]) for f in dataclasses.fields(Point)]
         curves.setdefault(_run_key(row), []).append(Point(int(numbers[0]), *numbers[1:]))
-    histograms: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
-    for row in _rows(folder / "histograms.csv"):
-        pair = int(row["rank"]), int(row["count"])
-        histograms.setdefault(_run_key(row), []).append(pair)
-    logs = []
-    for row in _rows(folder / "runs.csv"):
-        key = _run_key(row)
-        frames, *use = (float(row[name]) for name in _USE)
-        logs.append(
-            RunLog(
-                Run(*key),
-                curves.get(key, []),
-                {name: float(row[name]) for name in _SCORES if row[name]},
-                Use(int(frames), *use, histograms.get(key, [])),
-                *(float(row[name]) for name in _COSTS),
-                {name: row[name] for name in _MACHINE},
-            )
-        )
+    logs = [_log(row, curves.get(_run_key(row), [])) for row in _rows(folder / "runs.csv")]
     costs = [
         Cost(
             row["row"],
@@ -231,11 +227,24 @@ def _read_tables(
         )
         for row in _rows(folder / "costs.csv")
     ]
-    points: dict[str, np.ndarray] = {}
-    if (folder / POINTS).exists():
-        with np.load(folder / POINTS, allow_pickle=False) as file:
-            points = {name: file[name] for name in file.files}
-    return logs, costs, points
+    return logs, costs
+
+
+def _log(row: dict[str, str], curve: list[Point]) -> RunLog:
+    return RunLog(
+        Run(*_run_key(row)),
+        curve,
+        {name: float(row[name]) for name in _SCORES if row[name]},
+        _use(row, ""),
+        *(float(row[name]) for name in _COSTS),
+        {name: row[name] for name in _MACHINE},
+        _use(row, "unseen_") if row.get("unseen_frames") else None,
+    )
+
+
+def _use(row: dict[str, str], prefix: str) -> Use:
+    frames, *rest = (float(row.get(prefix + name) or "nan") for name in _USE)
+    return Use(int(frames), *rest)
 
 
 def _run_key(row: dict[str, str]) -> tuple[str, int, int]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +19,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from simvq_audio.evaluation.metrics.perceptual import Estoi, PesqWb, Stoi
 from simvq_audio.model.autoencoder import Autoencoder
+from simvq_audio.model.storage import load_model
 from simvq_audio.model.usage import quantization_error
+from simvq_audio.training.checkpoint import CARRY
 from simvq_audio.training.config import TrainingConfig
 from simvq_audio.training.fabric import make_fabric
 from simvq_audio.training.losses import limit_bandwidth
@@ -27,22 +31,21 @@ from simvq_audio.training.recipes import merged, read_recipe
 from simvq_audio.training.sampling import CropSource
 from simvq_audio.training.source import open_source
 from simvq_audio.training.step import Plan, TrainingStep
-from simvq_audio.training.trainer import Trainer
+from simvq_audio.training.trainer import MODEL, Trainer
 from simvq_audio.training.validation import ValidationSet
 from simvq_audio.training.watch import Watch
 from study.results import Cost, Point, RunLog, run_folder, write_cost, write_log
 from study.rows import Row, Run, find_row
-from study.snapshots import Snapshots
+from study.spectrum import Spectrum
 from study.use import Use, count_codes
 
 SETTING = Path(__file__).parents[1] / "study.toml"
 # Audio is low-passed there. Recordings at 16 and 24 kHz differ most above 8 kHz, and a codebook
 # that distinguishes them is half unused on speech of one kind.
 BANDWIDTH_HZ = 8000.0
-# Steps after the first quantised one with snapshots; the last step has one too.
-_PICTURES = (0, 25, 100)
-# Seed of crops that no run trains on.
-_PICTURE_STEP = 2_000_000
+# First of the batches that no run trains on: the spectrum's, then those that codes are counted on.
+_UNSEEN_STEP = 2_000_000
+_SPECTRUM_BATCHES = 4
 _ALL = 1_000_000
 _BENCHMARK_STEPS = 7
 _BENCHMARK_FIRST = 2
@@ -113,6 +116,8 @@ class NarrowModel(nn.Module):
 
 def narrow(waveforms: Tensor, sample_rate: int) -> Tensor:
     """(batch, samples) low-passed at ``BANDWIDTH_HZ``."""
+    if sample_rate <= 2 * BANDWIDTH_HZ:
+        return waveforms
     bandwidths = waveforms.new_full((len(waveforms),), BANDWIDTH_HZ)
     return limit_bandwidth(waveforms, bandwidths, sample_rate)
 
@@ -126,7 +131,9 @@ def read_recordings(folders: Sequence[Path], config: TrainingConfig) -> Validati
     """
     everything = dataclasses.replace(config.validation, recordings=_ALL)
     rate = config.model.sample_rate
-    sets = [ValidationSet(folder, everything, rate) for folder in folders]
+    # PESQ-wb says nothing of telephone bandwidth.
+    metrics = (PesqWb, Stoi, Estoi) if rate >= 2 * BANDWIDTH_HZ else (Stoi,)
+    sets = [ValidationSet(folder, everything, rate, metrics) for folder in folders]
     whole = sets[0]
     whole.recordings = [
         (name, narrow(torch.from_numpy(samples)[None], rate)[0].numpy())
@@ -139,7 +146,7 @@ def read_recordings(folders: Sequence[Path], config: TrainingConfig) -> Validati
 def train_and_score(
     run: Run, data: Path, recordings: ValidationSet, runs: Path, setting: Path, device: str
 ) -> RunLog:
-    """Train and score a run, and write its log. Pictures are kept for seed 0.
+    """Train and score a run, and write its log.
 
     Raises:
         SimvqAudioError: the data cannot be used, or gradients were not finite.
@@ -149,15 +156,24 @@ def train_and_score(
     folder = run_folder(runs, run)
     trainer = _trainer(config, data, folder, device)
     quantized = find_row(run.row).group != "reference"
-    snapshots = Snapshots(run.seed) if quantized and run.seed == 0 else None
-    for step in _stops(config):
-        trainer.run(max_steps=step - trainer.step)
-        if snapshots is not None:
-            _take(snapshots, trainer, config)
+    unseen = _unseen_speech(trainer, config)
+    spectra: dict[int, Spectrum] = {}
+
+    def look() -> bool:
+        """Take the spectrum when a line of the log was written; never stop."""
+        if quantized and trainer.step and trainer.step % config.log_every == 0:
+            model = trainer.networks.model
+            with torch.no_grad():
+                latent = model.encode_latent(unseen)
+            spectra[trainer.step] = Spectrum.of(latent, model.quantizer)
+        return False
+
+    trainer.run(look)
+    look()
     peak = peak_mib(device)
     model = trainer.networks.average
     scores, use, error = _scored(model, quantized, recordings, config)
-    curve = _curve(folder)
+    curve = _curve(folder, spectra)
     log = RunLog(
         run=run,
         curve=curve,
@@ -168,8 +184,34 @@ def train_and_score(
         peak_mib=peak,
         machine=machine(device),
     )
-    write_log(runs, log, None if snapshots is None else snapshots.projected())
+    _keep_only_the_model(folder)
+    write_log(runs, log)
     return log
+
+
+def count_unseen(run: Run, data: Path, runs: Path, setting: Path, frames: int, device: str) -> Use:
+    """Use of the codebook of a finished run on crops of the training speakers.
+
+    The crops are drawn like those of training, at steps that no run has; a small part of their
+    audio was trained on.
+
+    Raises:
+        ModelError: the run's model was not kept.
+    """
+    config = configure(run, setting)
+    model, _ = load_model(run_folder(runs, run) / MODEL, torch.device(device))
+    rate, batch = config.model.sample_rate, 4 * config.data.batch_size
+    source = Narrow(open_source(data, config, torch.device(device)), rate)
+    counts, counted, step = None, 0, _UNSEEN_STEP + _SPECTRUM_BATCHES
+    with torch.no_grad():
+        while counted < frames:
+            waveforms, _ = source.batch(step, batch)
+            latent = model.encode_latent(waveforms.to(device))
+            indices = model.quantizer.encode(latent)
+            counts = count_codes(indices, model.config.quantizer.codebook_sizes, counts)
+            counted += latent.shape[0] * latent.shape[2]
+            step += 1
+    return Use.of(counts)
 
 
 def measure(
@@ -213,20 +255,18 @@ def _trainer(config: TrainingConfig, data: Path, folder: Path, device: str) -> T
     return Trainer(config, fabric, source, folder, watch=watch)
 
 
-def _stops(config: TrainingConfig) -> list[int]:
-    """Steps with snapshots, including the last."""
-    first = config.quantizer_start.unquantized_steps
-    taken = {step for step in (first + more for more in _PICTURES) if step < config.steps}
-    return [*sorted(taken), config.steps]
+def _unseen_speech(trainer: Trainer, config: TrainingConfig) -> Tensor:
+    """Crops (n, samples) for the spectrum."""
+    steps = range(_UNSEEN_STEP, _UNSEEN_STEP + _SPECTRUM_BATCHES)
+    size = config.data.batch_size
+    crops = torch.cat([trainer.source.batch(step, size)[0] for step in steps])
+    return crops.to(next(trainer.networks.model.parameters()).device)
 
 
-def _take(snapshots: Snapshots, trainer: Trainer, config: TrainingConfig) -> None:
-    if not trainer.quantizer_started:
-        trainer.start_quantizer()
-    waveforms, _ = trainer.source.batch(_PICTURE_STEP, config.data.batch_size)
-    model = trainer.networks.model
-    latent = model.encode_latent(waveforms.to(next(model.parameters()).device))
-    snapshots.take(trainer.step, latent.detach(), model.quantizer)
+def _keep_only_the_model(folder: Path) -> None:
+    """Remove what only a resumed training needs; runs are short and start again."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / CARRY).unlink(missing_ok=True)
 
 
 def _scored(
@@ -256,9 +296,10 @@ def _scored(
     return scores, Use.of(counts), float(np.mean(errors))
 
 
-def _curve(folder: Path) -> list[Point]:
-    """The trainer's log."""
+def _curve(folder: Path, spectra: dict[int, Spectrum]) -> list[Point]:
+    """The trainer's log, and the spectra by step."""
     points = []
+    nothing = (None,) * len(dataclasses.fields(Spectrum))
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         points.append(
@@ -269,6 +310,7 @@ def _curve(folder: Path) -> list[Point]:
                 row.get("utilisation"),
                 row.get("perplexity"),
                 row["steps_per_second"],
+                *(dataclasses.astuple(spectra[row["step"]]) if row["step"] in spectra else nothing),
             )
         )
     return points

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from simvq_audio.model.usage import code_counts, entropy, perplexity, utilisation
-
-_RANKS = 48
 
 
 @dataclass(frozen=True)
@@ -24,39 +21,69 @@ class Use:
         utilisation: share of codes that occurred, 0 to 1.
         even_utilisation: the expected share if all codes were equally likely; below 1 with few
             frames.
+        chao1: Chao's lower bound on the share of codes that would occur in endless speech, 0 to 1
+            (``chao1``).
         perplexity, entropy: 2 to the entropy, and the entropy of the counts in bits per frame;
-            limited by the number of frames.
-        histogram: (rank, count), most frequent first, at ranks evenly spaced on a logarithmic
-            scale.
+            both are too low with few frames.
+        corrected_perplexity: 2 to Chao and Shen's estimate of the entropy (``chao_shen_entropy``).
     """
 
     frames: int
     utilisation: float
     even_utilisation: float
+    chao1: float
     perplexity: float
+    corrected_perplexity: float
     entropy: float
-    histogram: list[tuple[int, int]]
 
     @classmethod
     def of(cls, counts: Tensor) -> Use:
         """From counts (K,), as ``count_codes`` makes them."""
         size, frames = len(counts), int(counts.sum())
-        ordered = counts.sort(descending=True).values
-        used = int((counts > 0).sum())
-        ranks = np.unique(np.geomspace(1, max(1, used), _RANKS).round().astype(int))
         return cls(
             frames,
             utilisation(counts).item(),
             1 - (1 - 1 / size) ** frames,
+            min(1.0, chao1(counts) / size),
             perplexity(counts).item(),
+            min(float(size), 2 ** chao_shen_entropy(counts)),
             entropy(counts).item(),
-            [(int(rank), int(ordered[rank - 1])) for rank in ranks],
         )
 
     @classmethod
     def none(cls) -> Use:
         """Of a run without codes."""
-        return cls(0, 0.0, 0.0, 1.0, 0.0, [])
+        return cls(0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+
+
+def chao1(counts: Tensor) -> float:
+    """A lower bound on the number of codes that can occur, from those seen once and twice.
+
+    Source: Chao, "Nonparametric Estimation of the Number of Classes in a Population" (1984), in
+    its bias-corrected form.
+    """
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    return int((counts > 0).sum()) + once * (once - 1) / (2 * (twice + 1))
+
+
+def chao_shen_entropy(counts: Tensor) -> float:
+    """Entropy in bits, corrected for the codes that few frames do not show.
+
+    Frequencies are scaled by the estimated coverage, and each term is divided by the probability
+    that its code was seen at all.
+
+    Source: Chao and Shen, "Nonparametric estimation of Shannon's index of diversity when there are
+    unseen species in sample" (2003).
+    """
+    seen = counts[counts > 0].double()
+    frames = seen.sum()
+    if not len(seen):
+        return 0.0
+    once = int((seen == 1).sum())
+    # With no code seen twice, coverage would be 0.
+    coverage = 1 - min(once, int(frames) - 1) / frames
+    p = coverage * seen / frames
+    return float(-(p * p.log2() / -torch.expm1(frames * torch.log1p(-p))).sum())
 
 
 def count_codes(indices: Tensor, sizes: Sequence[int], counts: Tensor | None = None) -> Tensor:
