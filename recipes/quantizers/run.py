@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,7 +31,7 @@ from study.results import counted, finished, measured
 from study.rows import Run, plan
 from study.training import SETTING, configure, read_recordings
 
-from simvq_audio.errors import ConfigError
+from simvq_audio.errors import ConfigError, SimvqAudioError
 from simvq_audio.training.script import positive, run_script
 
 # A copy of this process has everything imported and the recordings read: on a CPU, that is a tenth
@@ -107,16 +108,23 @@ class _Task:
 
         args = self._args
         torch.set_num_threads(1)
-        with open(args.out / "logs" / f"{run.name}.log", "ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        if args.benchmark:
-            train_row.benchmark(run, args)
-        elif args.count:
-            train_row.count(run, args)
-        else:
-            train_row.train(run, args, self._recordings)
-        sys.stdout.flush()
+        with (
+            open(args.out / "logs" / f"{run.name}.log", "a") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+        ):
+            try:
+                if args.benchmark:
+                    train_row.benchmark(run, args)
+                elif args.count:
+                    train_row.count(run, args)
+                else:
+                    train_row.train(run, args, self._recordings)
+            except Exception as error:
+                if not isinstance(error, (SimvqAudioError, OSError)):
+                    traceback.print_exc()
+                print(f"error: {error}")
+                sys.exit(1)
 
 
 def _work_off(

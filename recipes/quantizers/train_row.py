@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.rows import Run, find_row
 from study.results import write_unseen
+from study.rows import Run, find_row
 from study.training import (
     SETTING,
     configure,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import vector_quantize_pytorch as vqp
-from study.rows import ROWS, SIZES, Run, fsq_levels, plan
+from study.rows import ROWS, Run, find_row, plan
 from study.training import configure
 
 from simvq_audio.errors import ConfigError
@@ -56,7 +56,9 @@ def test_every_size_of_every_row_is_a_configuration(row):
     for size in row.sizes:
         config = configure(Run(row.name, size, 3))
         sizes = config.model.quantizer.codebook_sizes
-        assert torch.tensor(sizes).prod() == size
+        codes = torch.tensor(sizes).prod()
+        # The levels of FSQ's paper come near.
+        assert codes == size or (row.name == "fsq" and 0.9 < codes / size < 1.1)
         assert config.seed == 3 and config.steps == 550 * row.length
         assert (config.quantizer_start.unquantized_steps == 0) == row.cold
         assert config.optimizer.quantizer_factor == (40 if row.fast else 1)
@@ -76,20 +78,26 @@ def test_equal_seeds_start_from_equal_encoders_and_decoders():
             assert all(torch.equal(value, state[name]) for state in states)
 
 
-@pytest.mark.parametrize("size", [64, *SIZES])
-def test_fsq_has_exactly_as_many_codes(size):
-    assert torch.tensor(fsq_levels(size)).prod() == size
-    assert min(fsq_levels(size)) >= 4
+def test_a_learning_basis_has_the_rate_that_the_row_says():
+    fast, slow = (
+        make_quantizer(configure(Run(name, 8192, 0)).model.quantizer)
+        for name in ("simvq-trained-basis", "simvq-trained-slow")
+    )
+    assert any(p is fast.basis for p in fast.fast_parameters())
+    assert slow.basis.requires_grad
+    assert not any(p is slow.basis for p in slow.fast_parameters())
+    assert any(p is slow.proj.weight for p in slow.fast_parameters())
 
 
-def test_plan_takes_seed_by_seed_and_the_slow_ones_late():
+def test_plan_begins_with_what_the_page_claims():
     runs = plan(None, None, [0, 1, 2])
     names = [run.name for run in runs]
     assert len(set(names)) == len(names)
-    slow = names.index("vq-262144-s0")
-    assert max(n for n, run in enumerate(runs[:slow]) if run.seed == 1) < slow
-    assert names.index("simvq-latents-8192-s1") < slow < names.index("simvq-latents-8192-s2")
-    assert "vq-262144-s1" not in names
+    first = names[:21]
+    for row in ("vq-cold-fast", "simvq-cold-fast", "simvq-trained-slow", "simvq-latents"):
+        assert {f"{row}-8192-s{seed}" for seed in range(3)} <= set(first)
+    assert names.index("factorised-8192-s0") < names.index("simvq-latents-65536-s0")
+    assert find_row(runs[-1].row).length > 1
     assert [run.name for run in plan(["fsq"], [8192], [3])] == ["fsq-8192-s3"]
 
 

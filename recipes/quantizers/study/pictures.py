@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from math import log2
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from simvq_audio.atomic import atomic_path
 from simvq_audio.errors import needs_extra
-from study.results import Results, RunLog
+from study.results import RunLog
 from study.rows import ROWS
-from study.tables import group, title
+from study.tables import BASE, group, title
 
 with needs_extra("train"):
     from matplotlib.figure import Figure
 
 _DPI = 80
-_GREY, _BLUE, _RED = "#bbbbbb", "#3b6fb6", "#d62728"
 
 
-def draw_all(results: Results, steps: int, out: Path) -> list[Path]:
+def draw_all(logs: Sequence[RunLog], survey: Sequence[RunLog], steps: int, out: Path) -> list[Path]:
     """Write every picture; return the files.
 
     Args:
         steps: of a run of the usual length.
     """
-    logs = results.logs
-    sizes = sorted({log.run.codebook_size for log in logs if log.run.codebook_size > 1})
-    files = [_quality(logs, out / "quality.png")]
-    for size in sizes:
-        of_size = [log for log in logs if log.run.codebook_size == size]
+    files = [_quality(survey, out / "quality.png")] if survey else []
+    for size in sorted({log.run.codebook_size for log in logs if log.curve}):
+        of_size = [log for log in logs if log.run.codebook_size == size and log.curve]
         main = [log for log in of_size if _group(log) == "main"]
         variants = [log for log in of_size if _group(log) == "variant"]
-        beside = [log for log in main if log.run.row.startswith("simvq")]
-        if main:
+        beside = [log for log in main if log.run.row == BASE]
+        if main and size > 1:
             files.append(_curves(main, steps, size, out / f"curves-{size}.png"))
-            files.append(_histograms(main, size, out / f"usage-{size}.png"))
+            files.append(_spectra(of_size, size, out / f"spectrum-{size}.png"))
         if variants:
             files.append(
                 _curves(beside + variants, steps, size, out / f"curves-variants-{size}.png")
             )
-        drawn = _projections(results, of_size, size, out / f"projection-{size}.png")
-        files += [] if drawn is None else [drawn]
     return files
 
 
@@ -138,69 +132,46 @@ def _curves(logs: Sequence[RunLog], steps: int, size: int, out: Path) -> Path:
     return _save(figure, out)
 
 
-def _histograms(logs: Sequence[RunLog], size: int, out: Path) -> Path:
-    """How often each code occurs, most frequent first."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    panel = figure.subplots()
-    seen: set[str] = set()
-    for log in logs:
-        ranks, counts = zip(*log.use.histogram)
-        panel.plot(
-            ranks,
-            [count / log.use.frames for count in counts],
-            color=_colour(log.run.row),
-            linewidth=1.2,
-            alpha=0.8,
-            label=None if log.run.row in seen else title(log.run.row),
-        )
-        seen.add(log.run.row)
-    panel.axhline(1 / size, color="black", linestyle=":", linewidth=1)
-    panel.axvline(size, color="black", linestyle=":", linewidth=1)
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_title(f"Share of the frames of each code on unseen speech, K = {size}", fontsize=10)
-    panel.set_xlabel("rank of the code; dotted: even use", fontsize=9)
-    panel.legend(fontsize=7)
-    return _save(figure, out)
-
-
-def _projections(results: Results, logs: Sequence[RunLog], size: int, out: Path) -> Path | None:
-    """Latents and entries on the first principal axes of the last latents, a row per quantiser."""
-    found = []
-    for log in sorted(logs, key=lambda log: list(ROWS).index(log.run.row)):
-        points = results.points_of(log.run)
-        if points is not None:
-            found.append((log, points))
-    if not found:
-        return None
-    columns = max(len(points["steps"]) for _, points in found)
-    figure = Figure(figsize=(2.4 * columns, 2.0 * len(found)), layout="constrained")
-    grid = figure.subplots(len(found), columns, squeeze=False)
-    for row, (log, points) in zip(grid, found):
-        for number, panel in enumerate(row):
-            panel.set_xticks([])
-            panel.set_yticks([])
-            if number >= len(points["steps"]):
-                panel.axis("off")
-                continue
-            _scatter(panel, points, number)
-            panel.set_title(f"step {points['steps'][number]}", fontsize=8)
-        row[0].set_ylabel(textwrap.fill(title(log.run.row), 24), fontsize=7)
-    figure.suptitle(
-        f"K = {size}: latents (grey), some of the codebook (blue), nearest to a latent (red)",
-        fontsize=10,
+def _spectra(logs: Sequence[RunLog], size: int, out: Path) -> Path:
+    """Singular values of W and live dimensions: medians over seeds."""
+    panels = (
+        ("largest (solid), median and smallest singular value of W", "log"),
+        ("live dimensions: latents (solid), codebook (dashed)", "linear"),
     )
-    # Thousands of points: at full resolution the file would exceed a megabyte.
-    return _save(figure, out, _DPI * 5 // 8)
-
-
-def _scatter(panel: Any, points: dict[str, Any], number: int) -> None:
-    """One step; the axes follow the latents, which may be far from the codebook."""
-    latents, entries = points[f"latents-{number}"], points[f"entries-{number}"]
-    hit = points[f"hit-{number}"]
-    for chosen, colour, side in ((entries, _BLUE, 2), (latents, _GREY, 4), (hit, _RED, 3)):
-        values = chosen.astype("float64")
-        panel.scatter(values[:, 0], values[:, 1], s=side, color=colour, linewidths=0)
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for panel, (label, scale) in zip(axes, panels):
+        panel.set_title(f"{label}, K = {size}", fontsize=10)
+        panel.set_yscale(scale)
+        panel.set_xlabel("step", fontsize=8)
+        panel.grid(alpha=0.3)
+    shown = [log for log in logs if log.run.row.startswith(("simvq", "vq-cold"))]
+    for name in _names(group(shown)):
+        curves = [log.curve for log in shown if log.run.row == name]
+        for panel, field, style in (
+            (axes[0], "w_largest", "-"),
+            (axes[0], "w_median", "--"),
+            (axes[0], "w_smallest", ":"),
+            (axes[1], "live_latent", "-"),
+            (axes[1], "live_codebook", "--"),
+        ):
+            points: dict[int, list[float]] = {}
+            for point in (point for curve in curves for point in curve):
+                value = getattr(point, field)
+                if value is not None:
+                    points.setdefault(point.step, []).append(value)
+            if points:
+                panel.plot(
+                    list(points),
+                    [median(values) for values in points.values()],
+                    style,
+                    color=_colour(name),
+                    linewidth=1.2,
+                    label=title(name) if field == "live_latent" else None,
+                )
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return _save(figure, out)
 
 
 def _percent(value: float | None) -> float | None:
@@ -213,12 +184,11 @@ def _names(grouped: Iterable[tuple[str, int]]) -> list[str]:
 
 
 def _colour(name: str) -> Any:
-    """One of ten, by the place of a row in its group."""
+    """One of twenty, by the place of a row among all."""
     from matplotlib import colormaps
 
-    kind = ROWS[name].group if name in ROWS else "main"
-    names = [row.name for row in ROWS.values() if row.group == kind]
-    return colormaps["tab10"]((names.index(name) if name in names else 0) % 10)
+    names = list(ROWS)
+    return colormaps["tab20"]((names.index(name) if name in names else 0) % 20)
 
 
 def _save(figure: Figure, out: Path, dpi: int = _DPI) -> Path:

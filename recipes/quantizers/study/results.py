@@ -144,8 +144,7 @@ def counted(runs: Path, frames: int) -> set[str]:
 
 def measured(runs: Path) -> set[tuple[str, int]]:
     """Rows and codebook sizes that were measured."""
-    found = {(cost.row, cost.codebook_size) for cost in _read_costs(runs)}
-    return found | {(r["row"], int(r["codebook_size"])) for r in _rows(runs / "costs.csv")}
+    return {(cost.row, cost.codebook_size) for cost in read_costs(runs)}
 
 
 def read_results(runs: Path) -> Results:
@@ -155,7 +154,7 @@ def read_results(runs: Path) -> Results:
         ConfigError: there is nothing, or something is damaged.
     """
     try:
-        logs, costs = _read_tables(runs)
+        logs, costs = _read_tables(runs), read_costs(runs)
         for path in sorted(runs.glob(f"*/{RESULT}")):
             values = _read_json(path)
             run, use = Run(**values.pop("run")), Use(**values.pop("use"))
@@ -164,13 +163,26 @@ def read_results(runs: Path) -> Results:
             if (path.parent / UNSEEN).exists():
                 unseen = Use(**_read_json(path.parent / UNSEEN))
             logs.append(RunLog(run=run, use=use, curve=curve, unseen=unseen, **values))
-        costs += _read_costs(runs)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"a log or a table in {runs} is damaged: {error}") from error
     if not logs:
         raise ConfigError(f"{runs} holds no finished runs; make them with run.py")
     logs.sort(key=lambda log: log.run)
     return Results(logs, costs)
+
+
+def read_costs(folder: Path) -> list[Cost]:
+    """The costs in a folder, of its table and of single measurements."""
+    costs = [
+        Cost(
+            row["row"],
+            int(row["codebook_size"]),
+            *(float(row[n]) for n in ("step_seconds", "quantizer_seconds", "peak_mib")),
+            {name: row[name] for name in _MACHINE},
+        )
+        for row in _rows(folder / "costs.csv")
+    ]
+    return costs + [Cost(**_read_json(path)) for path in sorted((folder / "costs").glob("*.json"))]
 
 
 def read_survey(path: Path) -> list[RunLog]:
@@ -212,22 +224,13 @@ def write_tables(results: Results, out: Path, curves_of: int) -> None:
     _write_csv(out / "costs.csv", header, costs)
 
 
-def _read_tables(folder: Path) -> tuple[list[RunLog], list[Cost]]:
+def _read_tables(folder: Path) -> list[RunLog]:
     curves: dict[tuple[str, int, int], list[Point]] = {}
     for row in _rows(folder / "curves.csv"):
         numbers = [_number(row[f.name]) for f in dataclasses.fields(Point)]
         curves.setdefault(_run_key(row), []).append(Point(int(numbers[0]), *numbers[1:]))
     logs = [_log(row, curves.get(_run_key(row), [])) for row in _rows(folder / "runs.csv")]
-    costs = [
-        Cost(
-            row["row"],
-            int(row["codebook_size"]),
-            *(float(row[n]) for n in ("step_seconds", "quantizer_seconds", "peak_mib")),
-            {name: row[name] for name in _MACHINE},
-        )
-        for row in _rows(folder / "costs.csv")
-    ]
-    return logs, costs
+    return logs
 
 
 def _log(row: dict[str, str], curve: list[Point]) -> RunLog:
@@ -253,10 +256,6 @@ def _run_key(row: dict[str, str]) -> tuple[str, int, int]:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _read_costs(runs: Path) -> list[Cost]:
-    return [Cost(**_read_json(path)) for path in sorted((runs / "costs").glob("*.json"))]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

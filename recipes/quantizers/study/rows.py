@@ -51,7 +51,10 @@ class Row:
     def settings(self, codebook_size: int, latent_dim: int) -> Table:
         """The settings of this row in a ``TrainingConfig``, as nested plain values."""
         start = {"unquantized_steps": 0} if self.cold else self.start
-        quantizer = {"latent_dim": latent_dim, **self.quantizer(codebook_size)}
+        quantizer = dict(self.quantizer(codebook_size))
+        # Residual VQ has the width in its stages.
+        for table in quantizer.get("stages", [quantizer]):
+            table["latent_dim"] = latent_dim
         return {
             "model": {"quantizer": quantizer},
             "optimizer": {"quantizer_factor": _FAST if self.fast else 1.0},
@@ -222,7 +225,7 @@ ROWS = {
 }
 
 # What the page's summary compares, and so what is run first: rows, codebook sizes, seeds.
-_CLAIMS = (
+CLAIMED = (
     "vq-cold-fast",
     "simvq-cold-fast",
     "simvq-latents",
@@ -233,12 +236,12 @@ _CLAIMS = (
 )
 _OTHERS = ("factorised", "fsq", "vq", "vq-ema", "rvq", "factorised-cold", "simvq-means")
 _STAGES: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]], ...] = (
-    (_CLAIMS, (8192,), (0, 1, 2)),
+    (CLAIMED, (8192,), (0, 1, 2)),
     (_OTHERS, (8192,), (0,)),
-    (_CLAIMS, (4096,), (0,)),
+    (CLAIMED, (4096,), (0,)),
     (("unquantized",), (1,), (0,)),
     (_OTHERS, (8192,), (1, 2)),
-    (_CLAIMS, (65_536,), (0, 1, 2)),
+    (CLAIMED, (65_536,), (0, 1, 2)),
     (_OTHERS, (65_536,), (0, 1, 2)),
     (("simvq-cold-long", "vq-cold-fast-long", "simvq-cold-fast-long"), (8192,), (0,)),
 )

@@ -1,14 +1,19 @@
-"""Tables of a study in Markdown and CSV."""
+"""Tables of the study in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from math import isfinite, nan
+from statistics import mean, median, stdev
 
-from simvq_audio.training.config import TrainingConfig
 from study.results import Cost, RunLog
-from study.rows import ROWS, Row
+from study.rows import ROWS
+from study.statistics import Interval, paired, perplexity_ratio
+
+# What every row is compared with, seed by seed.
+BASE = "simvq-latents"
+_SPECTRUM_STEPS = (25, 100, 200, 225, 300, 400, 550)
 
 
 @dataclass(frozen=True)
@@ -16,43 +21,52 @@ class Column:
     """A number that is reported for each run.
 
     Attributes:
-        name: in the CSV.
-        title: in the Markdown.
-        digits: after the decimal point there.
-        read: gets it from a log.
+        title: of the column.
+        digits: after the decimal point.
+        read: gets it from a log; not a number where there is none.
     """
 
-    name: str
     title: str
     digits: int
     read: Callable[[RunLog], float]
 
 
 def _used(name: str, factor: float = 1.0) -> Callable[[RunLog], float]:
-    return lambda log: factor * getattr(log.use, name)
+    return lambda log: factor * getattr(log.use, name) if log.use.frames else nan
 
 
-COLUMNS = (
-    Column("utilisation", "used, %", 1, _used("utilisation", 100)),
-    Column("perplexity", "perplexity", 0, _used("perplexity")),
-    Column("entropy", "bits per frame", 2, _used("entropy")),
-    Column(
-        "training_perplexity",
-        "perplexity in training",
-        0,
-        lambda log: log.curve[-1].perplexity or 0.0,
+def _unseen(name: str, factor: float = 1.0) -> Callable[[RunLog], float]:
+    return lambda log: nan if log.unseen is None else factor * getattr(log.unseen, name)
+
+
+def _score(name: str) -> Callable[[RunLog], float]:
+    return lambda log: log.scores.get(name, nan) if log.use.frames or name != "error" else nan
+
+
+_STEP = Column("step, ms", 0, lambda log: 1000 * log.step_seconds)
+COLUMNS = {
+    "utilisation": Column("used, %", 1, _used("utilisation", 100)),
+    "chao1": Column("Chao1, %", 1, _used("chao1", 100)),
+    "perplexity": Column("perplexity", 0, _used("perplexity")),
+    "corrected_perplexity": Column("corrected", 0, _used("corrected_perplexity")),
+    "unseen_utilisation": Column("used, more speech, %", 1, _unseen("utilisation", 100)),
+    "unseen_chao1": Column("Chao1, more speech, %", 1, _unseen("chao1", 100)),
+    "unseen_corrected_perplexity": Column(
+        "corrected, more speech", 0, _unseen("corrected_perplexity")
     ),
-    Column("error", "quantisation error", 3, lambda log: log.scores["error"]),
-    Column("mel", "mel distance", 3, lambda log: log.scores["mel"]),
-    Column("pesq_wb", "PESQ-wb", 3, lambda log: log.scores["pesq_wb"]),
-    Column("stoi", "STOI", 3, lambda log: log.scores["stoi"]),
-    Column("estoi", "ESTOI", 3, lambda log: log.scores["estoi"]),
-    Column("step_ms", "step, ms", 0, lambda log: 1000 * log.step_seconds),
-    Column("peak_mib", "peak memory, MiB", 0, lambda log: log.peak_mib),
-)
-
-# Columns that a run without a quantiser lacks.
-_OF_CODES = frozenset({"utilisation", "perplexity", "entropy", "training_perplexity", "error"})
+    "error": Column("quantisation error", 3, _score("error")),
+    "mel": Column("mel distance", 3, _score("mel")),
+    "stoi": Column("STOI", 3, _score("stoi")),
+    "live_latent": Column("live dimensions, latents", 0, lambda log: _last(log, "live_latent")),
+    "live_codebook": Column("of the codebook", 0, lambda log: _last(log, "live_codebook")),
+    "step_ms": _STEP,
+}
+SURVEY_COLUMNS = {
+    **{name: COLUMNS[name] for name in ("utilisation", "perplexity", "error", "mel")},
+    "pesq_wb": Column("PESQ-wb", 3, _score("pesq_wb")),
+    "stoi": COLUMNS["stoi"],
+    "step_ms": _STEP,
+}
 
 Group = dict[tuple[str, int], list[RunLog]]
 
@@ -72,62 +86,128 @@ def title(name: str) -> str:
     return ROWS[name].title if name in ROWS else name
 
 
-def markdown(logs: Sequence[RunLog], costs: Sequence[Cost], setting: TrainingConfig) -> str:
-    """Every table, one per codebook size, then the variants' and the costs."""
-    grouped = group(logs)
-    parts = ["# The study of quantisers in numbers", "", _introduction(logs, setting), ""]
-    sizes = sorted({size for (_, size) in grouped if size > 1})
-    for wanted, heading in (("main", "K = {}"), ("variant", "Variants of SimVQ, K = {}")):
-        for size in sizes:
-            rows = {
-                name: found
-                for (name, of), found in grouped.items()
-                if of == size and (_kind(name) == wanted or _is_base(name, wanted))
-            }
-            if any(_kind(name) == wanted for name in rows):
-                parts += [f"## {heading.format(_spaced(size))}", "", *_table(rows, grouped), ""]
+def markdown(logs: Sequence[RunLog], survey: Sequence[RunLog], costs: Sequence[Cost]) -> str:
+    """Every table: by codebook size, paired differences, spectra, the survey and its costs."""
+    parts = ["# The study of quantisers in numbers", "", _introduction(logs), ""]
+    sizes = sorted({log.run.codebook_size for log in logs if log.run.codebook_size > 1})
+    for size in sizes:
+        of_size = [log for log in logs if log.run.codebook_size in (1, size)]
+        parts += [f"## K = {spaced(size)}", "", _counting(of_size, size), ""]
+        parts += [*_table(of_size, COLUMNS), ""]
+        differences = _differences(logs, size)
+        if differences:
+            parts += [f"### K = {spaced(size)}: each row minus {title(BASE)}", ""]
+            parts += [*differences, ""]
+    spectra = _spectra(logs)
+    if spectra:
+        parts += ["## Singular values of W and live dimensions over training", "", *spectra, ""]
+    if survey:
+        parts += ["## The survey of version 0.1", "", _SURVEY, ""]
+        for size in sorted({log.run.codebook_size for log in survey if log.run.codebook_size > 1}):
+            of_size = [log for log in survey if log.run.codebook_size in (1, size)]
+            parts += [f"### Survey, K = {spaced(size)}", "", *_table(of_size, SURVEY_COLUMNS), ""]
     if costs:
         parts += ["## Time and memory", "", *_cost_table(costs), ""]
     return "\n".join(parts)
 
 
-def _introduction(logs: Sequence[RunLog], setting: TrainingConfig) -> str:
-    steps, audio = setting.steps, setting.data.batch_size * setting.data.crop_seconds
-    unquantized = setting.quantizer_start.unquantized_steps
-    frames = max(log.use.frames for log in logs)
-    even = {
-        log.run.codebook_size: log.use.even_utilisation for log in logs if log.run.codebook_size > 1
-    }
-    limits = ", ".join(f"{100 * even[size]:.1f} % of {_spaced(size)}" for size in sorted(even))
+_SURVEY = (
+    "Earlier runs of `study.toml` (24 kHz) by a trainer of the study's own; VQ, residual VQ and "
+    "FSQ were the package's. They are not compared with the runs above."
+)
+
+
+def _introduction(logs: Sequence[RunLog]) -> str:
     return (
-        f"Made by `recipes/quantizers/report.py` from {len(logs)} runs of {steps} steps of "
-        f"{audio:g} s each, {unquantized} of them unquantised (none of those in "
-        f"rows with a cold start). Mean ± standard deviation over seeds; without ± there is one "
-        f"seed. Codes are counted on {_spaced(frames)} frames of unseen speakers: even use would "
-        f"reach {limits}. Scores are means over {logs[0].scores['recordings']:.0f} recordings. The "
-        "quantisation error is squared, over the latents' variance in the recording. A step's time "
-        "is the median of its run; runs shared the machine with each other and with other work."
+        f"Made by `recipes/quantizers/report.py` from {len(logs)} runs. Mean ± standard deviation "
+        'over seeds; without ± there is one seed. "Used" and perplexity are counted on '
+        f"{spaced(max(log.use.frames for log in logs))} frames of dev, whose speakers are not in "
+        'the training set; "more speech" is crops of the training speakers, nearly all of them not '
+        'trained on. "Chao1" is a lower bound on the codes that endless speech would use; '
+        '"corrected" is the perplexity by Chao and Shen\'s estimate of the entropy. The '
+        "quantisation error is squared, over the latents' variance in the recording. A direction "
+        "is live if it has at least 1 % of the variance of the largest one."
     )
 
 
-def _table(rows: Group | dict[str, list[RunLog]], grouped: Group) -> list[str]:
+def _counting(logs: Sequence[RunLog], size: int) -> str:
+    uses = [log.use for log in logs if log.use.frames]
+    text = f"Even use would reach {100 * uses[0].even_utilisation:.1f} % on dev"
+    more = [log.unseen for log in logs if log.unseen is not None]
+    if more:
+        least = min(use.frames for use in more)
+        text += (
+            f", {100 * min(use.even_utilisation for use in more):.1f} % on the "
+            f"{spaced(least)} frames of more speech"
+        )
+    return text + "."
+
+
+def _table(logs: Sequence[RunLog], columns: dict[str, Column]) -> list[str]:
     lines = [
-        "| quantiser | seeds | " + " | ".join(column.title for column in COLUMNS) + " |",
-        "|---" * (2 + len(COLUMNS)) + "|",
+        "| quantiser | seeds | " + " | ".join(column.title for column in columns.values()) + " |",
+        "|---" * (2 + len(columns)) + "|",
     ]
-    for name, found in rows.items():
-        cells = [_spread([column.read(log) for log in found], column.digits) for column in COLUMNS]
+    for (name, _), found in group(logs).items():
+        cells = [spread([c.read(log) for log in found], c.digits) for c in columns.values()]
         lines.append(f"| {title(name)} | {len(found)} | " + " | ".join(cells) + " |")
-    for (name, _), found in grouped.items():
-        if _kind(name) == "reference":
-            cells = [
-                _spread([column.read(log) for log in found], column.digits)
-                if column.name not in _OF_CODES
-                else ""
-                for column in COLUMNS
-            ]
-            lines.append(f"| {title(name)} | {len(found)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _differences(logs: Sequence[RunLog], size: int) -> list[str]:
+    """Of the rows with at least two seeds in common with the base."""
+    rows = [name for name, of in group(logs) if of == size and name != BASE]
+    lines = []
+    for name in rows:
+        seeds = _seeds(logs, name, size) & _seeds(logs, BASE, size)
+        if len(seeds) < 2:
+            continue
+        mel = paired(logs, name, BASE, size, COLUMNS["mel"].read)
+        stoi = paired(logs, name, BASE, size, COLUMNS["stoi"].read)
+        ratio = perplexity_ratio(logs, name, BASE, size)
+        lines.append(
+            f"| {title(name)} | {len(seeds)} | {interval(ratio, 3)} | {interval(mel, 3, True)} | "
+            f"{interval(stoi, 3, True)} |"
+        )
+    if not lines:
+        return []
+    head = "| row | seeds | corrected perplexity, ratio | mel distance | STOI |"
+    note = (
+        "Mean over seeds of the paired difference (for the perplexity, the ratio) [95 % interval]."
+    )
+    return [note, "", head, "|---" * 5 + "|", *lines]
+
+
+def _spectra(logs: Sequence[RunLog]) -> list[str]:
+    """Medians over seeds, for the rows whose curves were kept."""
+    lines = []
+    for (name, size), found in group([log for log in logs if log.curve]).items():
+        for step in _SPECTRUM_STEPS:
+            points = [p for log in found for p in log.curve if p.step == step]
+            points = [p for p in points if p.live_latent is not None]
+            if not points:
+                continue
+            cells = [
+                median_of([getattr(p, field) for p in points], digits)
+                for field, digits in (
+                    ("w_largest", 2),
+                    ("w_median", 2),
+                    ("w_smallest", 3),
+                    ("live_latent", 0),
+                    ("live_codebook", 0),
+                )
+            ]
+            count = len(points)
+            lines.append(
+                f"| {title(name)} | {spaced(size)} | {count} | {step} | " + " | ".join(cells) + " |"
+            )
+    if not lines:
+        return []
+    head = (
+        "| row | K | seeds | step | largest singular value of W | median | smallest | "
+        "live dimensions, latents | of the codebook |"
+    )
+    return ["Medians over seeds.", "", head, "|---" * 9 + "|", *lines]
 
 
 def _cost_table(costs: Sequence[Cost]) -> list[str]:
@@ -141,7 +221,7 @@ def _cost_table(costs: Sequence[Cost]) -> list[str]:
         f"Median {unit} per training step and the quantiser's part of it, in ms; most memory of "
         f"the process, in MiB. {machine.get('name', '')}, {machine.get('threads') or '?'} thread.",
         "",
-        "| quantiser | " + " | ".join(f"K = {_spaced(size)}" for size in sizes) + " |",
+        "| quantiser | " + " | ".join(f"K = {spaced(size)}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
     ]
     for name in names:
@@ -159,21 +239,41 @@ def _cost_cell(cost: Cost | None) -> str:
     )
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    text = f"{mean(values):.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {stdev(values):.{digits}f}"
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation, of the values that are numbers."""
+    numbers = [value for value in values if isfinite(value)]
+    if not numbers:
+        return ""
+    text = f"{mean(numbers):.{digits}f}"
+    return text if len(numbers) < 2 else f"{text} ± {stdev(numbers):.{digits}f}"
 
 
-def _spaced(number: int) -> str:
+def interval(found: Interval, digits: int, sign: bool = False) -> str:
+    """Middle and 95 % interval; a ratio has ``digits`` significant digits."""
+
+    def number(value: float) -> str:
+        return f"{value:+.{digits}f}" if sign else f"{value:.{digits}g}"
+
+    if found.seeds < 2:
+        return number(found.middle)
+    return f"{number(found.middle)} [{number(found.low)}, {number(found.high)}]"
+
+
+def spaced(number: int) -> str:
     """65536 -> 65 536."""
     return str(number) if number < 10_000 else f"{number:,}".replace(",", " ")
 
 
-def _kind(name: str) -> str:
-    row: Row | None = ROWS.get(name)
-    return "main" if row is None else row.group
+def _seeds(logs: Sequence[RunLog], name: str, size: int) -> set[int]:
+    return {log.run.seed for log in logs if log.run.row == name and log.run.codebook_size == size}
 
 
-def _is_base(name: str, wanted: str) -> bool:
-    """Variants are shown beside the row that they vary."""
-    return wanted == "variant" and name in ("simvq-latents", "simvq-cold", "simvq-covariance")
+def _last(log: RunLog, field: str) -> float:
+    value = getattr(log.curve[-1], field) if log.curve else None
+    return nan if value is None else value
+
+
+def median_of(values: Sequence[float | None], digits: int) -> str:
+    """Of the values that there are; empty if there are none."""
+    numbers = [value for value in values if value is not None]
+    return f"{median(numbers):.{digits}f}" if numbers else ""

@@ -64,6 +64,7 @@ def configure(run: Run, setting: Path = SETTING) -> TrainingConfig:
     if row.group == "reference":
         own["quantizer_start"] = {"unquantized_steps": steps}
     values = merged(values, own)
+    values["model"]["quantizer"] = own["model"]["quantizer"]
     values = merged(values, {"seed": run.seed, "steps": steps})
     values["log_every"] *= row.length
     return TrainingConfig.from_dict(values, str(setting))
