@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simvq_audio.model.linear import Linear, in_tiles
+
 
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, LayerNorm, two linear layers with GELU, layer scale, residual.
@@ -27,8 +29,8 @@ class ConvNeXtBlock(nn.Module):
         self.taps = kernel_size // 2 + 1 + look_ahead
         self.dwconv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(dim, hidden_dim)
-        self.pwconv2 = nn.Linear(hidden_dim, dim)
+        self.pwconv1 = Linear(dim, hidden_dim)
+        self.pwconv2 = Linear(hidden_dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -47,9 +49,12 @@ class ConvNeXtBlock(nn.Module):
             groups=self.dwconv.groups,
         )
         # Taps that are left out make the padding on the right too wide.
-        y = self.norm(y.squeeze(2)[..., : x.shape[1]].transpose(1, 2))
-        y = self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + self.gamma * y
+        y = y.squeeze(2)[..., : x.shape[1]].transpose(1, 2)
+        return in_tiles(self._mix_channels, x.flatten(0, 1), y.flatten(0, 1)).view(x.shape)
+
+    def _mix_channels(self, x: Tensor, y: Tensor) -> Tensor:
+        """Both (frames, dim): the block's input, and the same behind the convolution."""
+        return x + self.gamma * self.pwconv2(self.pwconv1(self.norm(y), gelu=True))
 
 
 class ConvNeXtStack(nn.Module):

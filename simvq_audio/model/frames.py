@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simvq_audio.model.linear import Linear, in_tiles
+
 # Louder than any bin of a recording; keeps an untrained head finite.
 MAX_MAGNITUDE = 100.0
 
@@ -36,9 +38,17 @@ class FramedStft(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> (batch, frames, n_fft / 2 + 1) complex."""
+        return self.spectra(self.frames(waveform))
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, frames, n_fft), a view of the padded samples."""
         missing = -waveform.shape[-1] % self.hop_length
         padded = F.pad(waveform, (self.padding, self.padding + missing))
-        return torch.fft.rfft(padded.unfold(-1, self.n_fft, self.hop_length) * self.window)
+        return padded.unfold(-1, self.n_fft, self.hop_length)
+
+    def spectra(self, frames: Tensor) -> Tensor:
+        """(..., n_fft) -> (..., n_fft / 2 + 1) complex."""
+        return torch.fft.rfft(frames * self.window)
 
 
 class FramedIstft(nn.Module):
@@ -87,7 +97,7 @@ class IstftHead(nn.Module):
 
     def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
         super().__init__()
-        self.out = nn.Linear(dim, n_fft + 2)
+        self.out = Linear(dim, n_fft + 2)
         self.istft = FramedIstft(n_fft, hop_length)
         self.context_frames = self.istft.context_frames
 
@@ -98,6 +108,11 @@ class IstftHead(nn.Module):
         """
         # In half precision the phase would be exact to a few degrees only.
         with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = self.out(x.float()).chunk(2, dim=-1)
-            spectrum = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-            return self.istft(spectrum, mask)
+            spectrum = in_tiles(self._spectrum, x.float().flatten(0, 1))
+            return self.istft(spectrum.view(*x.shape[:2], -1), mask)
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        log_magnitude, phase = self.out(x).chunk(2, dim=-1)
+        magnitude = log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
+        # Faster than torch.polar.
+        return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
