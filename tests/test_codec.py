@@ -44,7 +44,7 @@ def test_channels_are_coded_each_on_its_own(codec):
     for channel in range(3):
         alone = codec.encode(waveform[channel], 24_000)
         assert np.array_equal(alone.indices[0], codes.indices[channel])
-        torch.testing.assert_close(codec.decode(alone)[0], decoded[channel], atol=1e-5, rtol=0)
+        torch.testing.assert_close(codec.decode(alone)[0], decoded[channel], atol=0, rtol=0)
 
 
 def test_tensors_and_arrays_are_the_same(codec):
@@ -68,7 +68,7 @@ def test_chunked_is_whole(codec, model_file, sample_rate, channels):
     pieces = Codec.load(model_file, device="cpu", batch_seconds=0.7)
     whole = codec.encode(waveform, sample_rate)
     assert pieces.encode(waveform, sample_rate) == whole
-    torch.testing.assert_close(pieces.decode(whole), codec.decode(whole), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pieces.decode(whole), codec.decode(whole), atol=0, rtol=0)
 
 
 def test_blocks_of_any_size_are_whole(codec):
@@ -86,7 +86,7 @@ def test_batch_is_one_by_one(codec):
     alone = [codec.encode(waveform, rate) for waveform, rate in zip(waveforms, rates)]
     assert batch == alone
     for together, codes in zip(codec.decode_batch(batch), alone):
-        torch.testing.assert_close(together, codec.decode(codes), atol=1e-5, rtol=0)
+        torch.testing.assert_close(together, codec.decode(codes), atol=0, rtol=0)
 
 
 def test_batches_larger_than_one_pass_are_one_by_one(model_file):
@@ -95,7 +95,7 @@ def test_batches_larger_than_one_pass_are_one_by_one(model_file):
     batch = small.encode_batch(waveforms, 24_000)
     assert batch == [small.encode(waveform, 24_000) for waveform in waveforms]
     for together, codes in zip(small.decode_batch(batch), batch):
-        torch.testing.assert_close(together, small.decode(codes), atol=1e-5, rtol=0)
+        torch.testing.assert_close(together, small.decode(codes), atol=0, rtol=0)
 
 
 def test_empty_and_one_sample_recordings(codec):
@@ -341,4 +341,4 @@ def test_batches_of_the_published_kind_are_one_by_one(published_file):
     batch = codec.encode_batch(waveforms, 24_000)
     assert batch == [codec.encode(waveform, 24_000) for waveform in waveforms]
     for together, codes in zip(codec.decode_batch(batch), batch):
-        torch.testing.assert_close(together, codec.decode(codes), atol=1e-5, rtol=0)
+        torch.testing.assert_close(together, codec.decode(codes), atol=0, rtol=0)

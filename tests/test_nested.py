@@ -73,7 +73,7 @@ def test_any_codec_of_the_model_decodes_them(codec: Codec, books: list[NestedBoo
     decoder = small.decoder(16_000, 2)
     pieces = [decoder.push(codes.indices[:, :11]), decoder.push(codes.indices[:, 11:])]
     whole = np.concatenate([*pieces, decoder.finish(codes.num_samples)], axis=1)
-    np.testing.assert_allclose(whole, expected.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(whole, expected.numpy())
 
 
 def test_files(codec: Codec, books: list[NestedBook], tmp_path: Path) -> None:

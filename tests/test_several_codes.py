@@ -70,13 +70,13 @@ def test_pieces_and_batches_are_the_whole(path, codec):
     assert pieces.encode(waveform, 24_000) == codes
     whole = codec.decode(codes)
     assert whole.shape == (2, 40_000)
-    torch.testing.assert_close(pieces.decode(codes), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pieces.decode(codes), whole, atol=0, rtol=0)
     others = [noise(length, seed=length) for length in (9000, 3000)]
     batch = codec.encode_batch([waveform, *others], 24_000)
     assert batch[0] == codes
     assert batch[1:] == [codec.encode(other, 24_000) for other in others]
     for together, item in zip(codec.decode_batch(batch), batch):
-        torch.testing.assert_close(together, codec.decode(item), atol=1e-5, rtol=0)
+        torch.testing.assert_close(together, codec.decode(item), atol=0, rtol=0)
     # Bare indices, of one channel and of two.
     same = codec.codes_from_indices(codes.indices[0])
     assert np.array_equal(same.indices[0], codes.indices[0])

@@ -68,7 +68,7 @@ def test_samples_of_any_pieces_are_those_of_the_whole(codec, rate, channels, fra
     found.append(decoder.finish(codes.num_samples))
     assert {part.dtype for part in found} == {np.dtype(np.float32)}
     together = torch.from_numpy(np.concatenate(found, axis=1))
-    torch.testing.assert_close(together, codec.decode(codes), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, codec.decode(codes), atol=0, rtol=0)
     assert (decoder.num_samples, decoder.num_frames) == (codes.num_samples, codes.num_frames)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,10 @@ from simvq_audio.model.streaming import Stream, WindowedStream
 
 # Context on both sides of a piece if the receptive field is not finite.
 OVERLAP_FRAMES = 150
+# Matrix products of fewer rows than this may be rounded otherwise than larger ones: measured below
+# 4 rows on one thread, 8 on two, 16 with packed weights. Fewer frames are padded to so many, so
+# that a frame has the same samples to the bit in any piece or batch.
+_LEAST_FRAMES = 64
 
 
 class VocosDecoder(nn.Module):
@@ -54,8 +59,14 @@ class VocosDecoder(nn.Module):
             frames: (batch,) frame counts of items of unequal length; each item has the samples that
                 it would have alone; those beyond its end are undefined.
         """
-        if latent.shape[-1] == 0:
-            return latent.new_zeros(latent.shape[0], 0)
+        batch, _, count = latent.shape
+        if count == 0:
+            return latent.new_zeros(batch, 0)
+        if self.finite and count < _LEAST_FRAMES and not torch.is_grad_enabled():
+            latent = F.pad(latent, (0, _LEAST_FRAMES - count))
+            if frames is None:
+                frames = torch.full((batch,), count, device=latent.device)
+            return self(latent, frames)[:, : count * self.hop_length]
         if frames is None:
             return self._decode(latent, None)
         if self.finite:

@@ -1,4 +1,4 @@
-"""A linear layer that codes faster on the CPU than torch's own, and rows in pieces for its cache."""
+"""Layers that code faster on the CPU: packed weights, and rows in pieces that fit its cache."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_streams_give_the_whole_and_wait_less(live, tmp_path: Path):
     samples += [decoder.push(codes[-1]), decoder.finish(30_000)]
     assert np.array_equal(np.concatenate(codes, axis=1), whole.indices)
     together = torch.from_numpy(np.concatenate(samples, axis=1))
-    torch.testing.assert_close(together, codec.decode(whole), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, codec.decode(whole), atol=0, rtol=0)
 
 
 def test_a_batch_gives_each_item_what_it_gives_alone(live):
