@@ -132,9 +132,7 @@ def test_decoded_parts_are_those_of_the_whole(
         for source in (some, file):
             part = codec.decode(source, native_rate=native_rate, start=start, end=end)
             torch.testing.assert_close(part, whole[:, first:last], atol=0, rtol=0)
-    torch.testing.assert_close(
-        codec.decode(file, native_rate=native_rate), whole, atol=0, rtol=0
-    )
+    torch.testing.assert_close(codec.decode(file, native_rate=native_rate), whole, atol=0, rtol=0)
 
 
 def test_long_parts_in_pieces(codec: Codec, codes: Codes) -> None:

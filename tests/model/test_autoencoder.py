@@ -57,9 +57,7 @@ def test_batch_of_unequal_lengths_is_each_alone(model):
     for item, row, samples, count in zip(items, indices, waveform, frames.tolist()):
         alone = model.encode(item[None])
         assert torch.equal(row[:count], alone[0])
-        torch.testing.assert_close(
-            samples[: count * HOP], model.decode(alone)[0], atol=0, rtol=0
-        )
+        torch.testing.assert_close(samples[: count * HOP], model.decode(alone)[0], atol=0, rtol=0)
 
 
 def pieces(total: int, sizes: list[int]) -> list[slice]:
