@@ -1,4 +1,8 @@
-"""Model files: safetensors with the configuration inside, so that one file rebuilds the model."""
+"""Model files: safetensors with the configuration inside, so that one file rebuilds the model.
+
+Format 2 holds every tensor as it is. In format 3 the header lists tensors that the file holds as
+``compressed.Steps`` instead; ids and the loaded model are those of the expanded tensors.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ConfigError, ModelError
+from simvq_audio.model.compressed import PARTS, Steps, expand_tensors
 from simvq_audio.model.config import ModelConfig, without_training_settings
 from simvq_audio.model.identity import (
     QUANTIZER_PREFIX,
@@ -20,8 +25,9 @@ from simvq_audio.model.identity import (
     model_id,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _KEY = "simvq_audio"
+_COMPRESSED = "compressed"
 _MAX_HEADER = 16 * 2**20
 # Raised by safetensors files of other programs, and by forged ones.
 _FOREIGN = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
@@ -58,6 +64,7 @@ def save_model(
     metadata: Mapping[str, str] | None = None,
     *,
     half: bool = False,
+    compressed: Mapping[str, Steps] | None = None,
 ) -> str:
     """Write a model file; return its ``model_id``.
 
@@ -65,6 +72,8 @@ def save_model(
         state_dict: the tensors of ``Autoencoder(config).state_dict()``.
         metadata: text entries to keep (description, licence, source).
         half: store in float16, half the size; computation is in float32.
+        compressed: tensors to store in fewer bits, by name; they take the place of those in
+            ``state_dict``. The quantiser's must not be among them: they are the ``codes_id``.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
@@ -77,14 +86,25 @@ def save_model(
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state_dict.items()
     }
+    compressed = compressed or {}
+    tensors |= {name: torch.from_numpy(each.expand()) for name, each in compressed.items()}
     values = config.to_dict()
     header = {
-        "format": FORMAT_VERSION,
+        "format": 3 if compressed else 2,
+        **(
+            {_COMPRESSED: {name: list(each.shape) for name, each in compressed.items()}}
+            if compressed
+            else {}
+        ),
         "config": values,
         "codes_id": codes_id(config, tensors),
         "model_id": model_id(values, tensors),
         **(metadata or {}),
     }
+    for name, each in compressed.items():
+        del tensors[name]
+        parts = each.to_tensors(name)
+        tensors |= {part: torch.from_numpy(array.copy()) for part, array in parts.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
@@ -128,12 +148,12 @@ def _read_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             entries = json.loads(file.read(length))
         written = json.loads(entries.pop("__metadata__")[_KEY])
         version, config = written["format"], written["config"]
-        if version not in (1, FORMAT_VERSION):
+        if version not in range(1, FORMAT_VERSION + 1):
             raise ModelError(
                 f"{path} has model format {version}, this version reads up to {FORMAT_VERSION}; "
                 "update simvq-audio"
             )
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or not isinstance(written.get(_COMPRESSED, {}), dict):
             raise _not_ours(path)
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
@@ -151,7 +171,10 @@ def _header(path: Path, entries: dict[str, Any], written: dict[str, Any]) -> Mod
         old = metadata.pop("format") == 1
         values = metadata.pop("config")
         config = ModelConfig.from_dict(without_training_settings(values))
-        parameters = sum(prod(entry["shape"]) for entry in entries.values())
+        shapes = metadata.pop(_COMPRESSED, {})
+        parts = {f"{name}.{part}" for name in shapes for part in PARTS}
+        kept = [entry["shape"] for name, entry in entries.items() if name not in parts]
+        parameters = sum(prod(shape) for shape in [*kept, *shapes.values()])
         if old:
             whole = str(metadata.pop("fingerprint"))
             meaning, others = codes_id(config, _quantizer_tensors(path, entries)), (whole,)
@@ -193,6 +216,13 @@ def _load(
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
+    if written.get(_COMPRESSED):
+        try:
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+            expanded = expand_tensors(written[_COMPRESSED], arrays)
+        except _FOREIGN as error:
+            raise _damaged(path, error) from error
+        tensors = {name: torch.from_numpy(array) for name, array in expanded.items()}
     whole = fingerprint_of_format_1 if written["format"] == 1 else model_id
     found = whole(written["config"], tensors), codes_id(header.config, tensors)
     if found != (header.model_id, header.codes_id):

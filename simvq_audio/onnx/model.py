@@ -15,6 +15,7 @@ import numpy as np
 from simvq_audio.atomic import atomic_path
 from simvq_audio.embedded import embedded_model, embedded_name, is_embedded, old_codes_ids
 from simvq_audio.errors import ModelError
+from simvq_audio.model.compressed import expand_tensors
 from simvq_audio.model.identity import codes_id, fingerprint_of_format_1, model_id
 from simvq_audio.onnx.graphs import encoder_graph, vocos_graph
 from simvq_audio.onnx.protobuf import OPSET, Graph
@@ -174,15 +175,19 @@ def _read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     metadata, tensors = read_tensors(path)
     try:
         written = json.loads(metadata["simvq_audio"])
-        if written["format"] not in (1, 2):
+        if written["format"] not in (1, 2, 3):
             raise ModelError(
-                f"{path} has model format {written['format']}, this version reads up to 2; "
+                f"{path} has model format {written['format']}, this version reads up to 3; "
                 "update simvq-audio"
             )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path} is not a simvq-audio model") from error
+    try:
+        tensors = expand_tensors(written.get("compressed", {}), tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is damaged ({error}); copy or download it again") from error
     return written, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 

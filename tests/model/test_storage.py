@@ -210,7 +210,7 @@ def test_a_configuration_larger_than_the_file_is_refused_before_it_takes_memory(
 def test_later_format_asks_for_an_update(model, tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, model.config, model.state_dict())
-    header = {"format": 3, "config": model.config.to_dict(), "codes_id": "0" * 12}
+    header = {"format": 4, "config": model.config.to_dict(), "codes_id": "0" * 12}
     save_file(load_file(path), path, metadata={"simvq_audio": json.dumps(header)})
     assert "update simvq-audio" in refused(path)
     with pytest.raises(ModelError, match="update simvq-audio"):
