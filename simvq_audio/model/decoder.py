@@ -81,7 +81,7 @@ class VocosDecoder(nn.Module):
         if mask is not None:
             latent = latent * mask.transpose(1, 2)
         # As a matrix product, which gives a frame the same bits whatever frames are beside it.
-        before = self.embed.padding[0]
+        before = self.embed.kernel_size[0] // 2
         padded = F.pad(latent, (before, self.taps - 1 - before))
         windows = padded.unfold(2, self.taps, 1).transpose(1, 2).flatten(2)
         x = F.linear(windows, self.embed.weight[..., : self.taps].flatten(1), self.embed.bias)
