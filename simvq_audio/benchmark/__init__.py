@@ -1,3 +1,3 @@
-"""How fast codecs are: this one beside its peers, in turn on the same audio in one run."""
+"""Speed of this codec and its peers, measured in turn on the same audio in one run."""
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ class Coder(Protocol):
     detail: str
 
     def encode(self, waveforms: Tensor) -> Any:
-        """Code (batch, samples) on the coder's device."""
+        """Encode (batch, samples) on the coder's device."""
 
     def decode(self, codes: Any) -> Any:
-        """Decode what ``encode`` gave."""
+        """Decode the output of ``encode``."""
 
 
 class OurCoder:

@@ -12,7 +12,7 @@ from simvq_audio.errors import ConfigError
 from simvq_audio.prior import CausalPrior, prior_for_codes
 from simvq_audio.prior.search import CheaperCodes
 
-# What a bit is worth at most, as a share of the codebook's variance.
+# Largest worth of a bit, as a share of the codebook's variance.
 _MOST = 1.0
 # The search ends within this share of the wanted rate, or after this many rounds.
 _TOLERANCE = 0.02

@@ -51,7 +51,7 @@ class JobResult:
 
 @dataclass
 class _Loaded(Generic[_T]):
-    """A job that was read and is waiting for its batch."""
+    """A loaded job that waits for its batch."""
 
     job: FileJob
     content: _T
@@ -77,7 +77,7 @@ class FolderCoder:
 
     @property
     def codec(self) -> Codec:
-        """As it was given, or with less ``batch_seconds`` after memory ran out."""
+        """The given codec, or one with smaller ``batch_seconds`` after memory ran out."""
         return self._memory.codec
 
     def encode(self, jobs: Iterable[tuple[Path, Path]]) -> Iterator[JobResult]:
@@ -202,7 +202,7 @@ class FolderCoder:
                 return
             coded = None
         if coded is None:
-            # One of them is at fault; coded one by one, the others succeed.
+            # One of them is at fault: code them one by one, so that only it fails.
             for item in batch:
                 yield from self._finish([item], code, write)
             return

@@ -1,4 +1,4 @@
-"""Work that goes on with less audio in a pass of the model where memory runs out."""
+"""Retries work with less audio in each pass of the model when memory runs out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WithinMemory:
         self.codec = codec
 
     def run(self, work: Callable[[Codec], _T]) -> _T:
-        """Do ``work``; where memory runs out, again with half the audio in a pass."""
+        """Do ``work``; if memory runs out, repeat it with half the audio in each pass."""
         while True:
             try:
                 return work(self.codec)
@@ -35,7 +35,7 @@ class WithinMemory:
                 seconds = self.codec.batch_seconds
                 if not is_out_of_memory(error) or seconds <= _LEAST_BATCH_SECONDS:
                     raise
-            # Out here the exception, whose frames hold the tensors, is gone.
+            # Outside the handler the exception, whose frames hold the tensors, has been freed.
             self.codec = self.codec.with_batch_seconds(max(_LEAST_BATCH_SECONDS, seconds / 2))
             gc.collect()
             if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Decoding of a part of a recording, from no more of its codes than that takes."""
+"""Decoding of a part of a recording, from only the codes that it needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REACH = 256
 
 
 def samples_between(start: float, end: float | None, rate: int, samples: int) -> tuple[int, int]:
-    """The first sample of a part of a recording, and the one behind its last.
+    """The first sample of a part of a recording, and the one after its last.
 
     Args:
         start, end: in seconds; an end beyond the recording, or None, is its own.
@@ -92,7 +92,7 @@ class _Window:
         self._length = length
 
     def take(self, block: np.ndarray) -> np.ndarray:
-        """What of the next block lies in the window."""
+        """The part of the next block that lies in the window."""
         skipped = min(self._skip, len(block))
         self._skip -= skipped
         block = block[skipped : skipped + self._length]

@@ -132,7 +132,7 @@ class StreamEncoder:
         encoder: Any = model.encoder
         self._stream: Stream = encoder.stream()
         self._hop = hop = config.hop_length
-        # What codes may be computed from again: samples from frame _start on.
+        # Samples from frame _start on, from which codes may be computed again.
         self._recent = torch.zeros(self.channels, 0)
         self._start = 0
         self._pieces = _Pieces(chunk_frames * hop, hop, wait)

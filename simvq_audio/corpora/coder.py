@@ -1,4 +1,4 @@
-"""Recordings to rows of codes: short ones together, long ones in pieces."""
+"""Encodes recordings to rows of codes: short ones in batches, long ones in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simvq_audio.errors import FILE_ERRORS
 
 
 class RowCoder:
-    """Codes recordings that were loaded.
+    """Encodes loaded recordings.
 
     Attributes:
         dtype: of the codes.
@@ -27,11 +27,11 @@ class RowCoder:
 
     @property
     def codec(self) -> Codec:
-        """As it was given, or with less ``batch_seconds`` after memory ran out."""
+        """The given codec, or one with smaller ``batch_seconds`` after memory ran out."""
         return self._memory.codec
 
     def code(self, batch: Sequence[Loaded]) -> Iterator[Row | Failure]:
-        """Code recordings, each in the way that suits its length; results in the same order."""
+        """Encode recordings, in batches or pieces by their length; results keep the order."""
         short = [loaded for loaded in batch if loaded.waveform is not None]
         coded = iter(self._together(short))
         for loaded in batch:
@@ -44,7 +44,7 @@ class RowCoder:
         except FILE_ERRORS as error:
             if len(batch) == 1:
                 return [failed(batch[0].recording, error)]
-            # One of them is at fault; alone, it does not take the others with it.
+            # One recording is at fault: encode them one by one, so that only it fails.
             return [self._together([loaded])[0] for loaded in batch]
         return [
             self._row(loaded, codes.indices, loaded.samples)

@@ -1,4 +1,4 @@
-"""Corpora: lists of recordings that are read in parts, in the same order every time."""
+"""Corpora: lists of recordings, read in parts and always in the same order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CorpusError(SimvqAudioError):
 
 
 class Corpus(ABC):
-    """What is to be coded, in parts. Every part becomes a shard.
+    """Recordings to be encoded, in parts; each part becomes a shard.
 
     Attributes:
         kind: "folder", "wav.scp", "manifest" or "webdataset".
@@ -52,7 +52,7 @@ class Corpus(ABC):
 
 
 class Listing:
-    """Counts a list and computes its fingerprint while it goes by.
+    """Counts the entries of a list and computes its fingerprint while it is read.
 
     Raises:
         CorpusError: upon ``finish``, an id is there twice.
@@ -64,7 +64,7 @@ class Listing:
         self._ids = array("Q")
 
     def add(self, identity: str, text: str) -> None:
-        """Note an entry: its id, and all that the list says of it."""
+        """Add an entry: its id and everything else in the list about it."""
         self.count += 1
         data = text.encode("utf-8", "surrogateescape")
         self._all.update(len(data).to_bytes(8, "big") + data)
@@ -92,7 +92,7 @@ class Listing:
 
 
 def chunked(items: Iterator[_T], size: int) -> Iterator[tuple[int, list[_T]]]:
-    """Cut into lists of ``size``, numbered from 0."""
+    """Split into lists of ``size``, numbered from 0."""
     number = 0
     while chunk := list(islice(items, size)):
         yield number, chunk

@@ -1,4 +1,4 @@
-"""What is done of a run: a note a part, written when its shard is there."""
+"""Which parts of a run are done: one note per part, written after its shard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simvq_audio.corpora.writers import WORK_FOLDER
 
 @dataclass(frozen=True)
 class PartDone:
-    """What came of a part.
+    """The result of a part.
 
     Attributes:
         rows: recordings coded.
@@ -63,7 +63,7 @@ class Journal:
     def _check(self, folder: Path, plan: dict[str, Any]) -> None:
         path = self._folder / "plan.json"
         if not path.exists():
-            # Several processes may begin together; all of them write the same.
+            # Several processes may start together; all of them write the same content.
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(plan, indent=2))
         known = json.loads(path.read_text())
@@ -112,14 +112,14 @@ class Journal:
         return PartDone(**values, failures=failures)
 
     def clear(self, part: int) -> None:
-        """Remove what a killed process left of a part."""
+        """Remove leftovers of a part from a killed process."""
         for left in self._folder.glob(f"part-{part:06d}-*"):
             shutil.rmtree(left, ignore_errors=True)
         for left in self._folder.glob(f".part-{part:06d}-*"):
             left.unlink(missing_ok=True)
 
     def note(self, done: PartDone) -> None:
-        """Note that a part's shard is there."""
+        """Record that a part's shard is written."""
         with atomic_path(self._path(done.part)) as temporary:
             with temporary.open("w") as file:
                 json.dump(asdict(done), file)

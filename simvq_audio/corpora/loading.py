@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recording that was read.
+    """A loaded recording.
 
     Attributes:
         waveform: at the model's rate, (channels, samples) float32; None of a long recording, which
@@ -55,14 +55,14 @@ def load(recording: Recording, model_rate: int, limit: float) -> Loaded | Failur
 
 
 def failed(recording: Recording, error: BaseException) -> Failure:
-    """The failure that an exception stands for."""
+    """An exception as a ``Failure``."""
     name = recording.source if isinstance(recording.source, str) else recording.id
     text = failure_text(error, recording.id)
     return Failure(recording.id, text.removeprefix(f"{name}: "))
 
 
 def segment(reader: AudioReader, recording: Recording) -> Iterator[np.ndarray]:
-    """The blocks of the part of a file that the recording is.
+    """The recording, which may be a part of a file, in blocks.
 
     Raises:
         AudioError: the file is damaged, or ends before the recording begins.
@@ -157,7 +157,7 @@ def _ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
 
 
 class ReadAhead(Generic[_T, _R]):
-    """Maps a function over items in threads; results come as they are ready.
+    """Maps a function over items in threads; results come in the order of completion.
 
     Items are taken from the iterable by one thread at a time. While results that nobody took make
     up the budget, no further item is begun.
@@ -190,7 +190,7 @@ class ReadAhead(Generic[_T, _R]):
 
     def _work(self) -> None:
         while True:
-            # Waiting comes before taking, so that what was taken is always finished.
+            # Wait before taking an item, so that every item taken is finished.
             with self._room:
                 self._room.wait_for(lambda: self._stopped or self._waiting < self._budget)
             with self._source:

@@ -14,7 +14,7 @@ from simvq_audio.corpora.corpus import Corpus, CorpusError, Listing, chunked
 from simvq_audio.corpora.records import OWN_COLUMNS, Recording
 from simvq_audio.errors import needs_extra, one_line, os_error_text
 
-# What manifests call the path of the audio; the first is NeMo's.
+# Names of the audio path in manifests; the first is NeMo's.
 _PATH_KEYS = ("audio_filepath", "audio", "path", "wav", "file", "filename")
 _ID_KEYS = ("id", "utt_id", "key")
 _TAR_TEXTS = ("json", "txt")
@@ -57,9 +57,9 @@ def open_corpus(path: str, shard_size: int = 1000, root: str | None = None) -> C
 
 
 class _Folder(Corpus):
-    """Recordings of a folder and all below it, sorted; hidden ones are left out.
+    """Recordings of a folder and its subfolders, sorted; hidden ones are skipped.
 
-    The id is the path below the folder, with "/" between its parts.
+    The id is the path relative to the folder, with "/" as separator.
     """
 
     kind = "folder"
@@ -99,7 +99,7 @@ class _Folder(Corpus):
 
 
 class _Lines(Corpus):
-    """A list with a recording a line."""
+    """A list with one recording per line."""
 
     def __init__(self, path: Path, shard_size: int, root: Path) -> None:
         self._path = path
@@ -158,9 +158,9 @@ class _Scp(_Lines):
 
 
 class _Manifest(_Lines):
-    """An object a line: the path, an id if there is one, ``offset`` and ``duration`` of a segment.
+    """One object per line: path, optional id, ``offset`` and ``duration`` of a segment.
 
-    Everything goes through to the output as columns.
+    All keys become columns of the output.
     """
 
     kind = "manifest"
@@ -205,7 +205,7 @@ class _Manifest(_Lines):
 
 
 class _Tars(Corpus):
-    """WebDataset tars, each of them a part.
+    """WebDataset tars; each is a part.
 
     The audio of a sample is its first field with the suffix of an audio format; its ``json`` and
     ``txt`` go through as columns of text.
@@ -242,7 +242,7 @@ class _Tars(Corpus):
                     if recording is not None:
                         yield recording
                         count += 1
-        # tarfile, gzip and webdataset raise all kinds of things on damaged archives.
+        # tarfile, gzip and webdataset raise many kinds of exceptions on damaged archives.
         except Exception as error:
             raise CorpusError(
                 f"{path}: is damaged or cannot be read after {count} recordings "
@@ -279,7 +279,7 @@ def _column_name(key: str) -> str:
 
 
 def _joint_type(known: str | None, value: Any) -> str | None:
-    """The type of a column that holds ``value`` beside what it held so far."""
+    """The type of a column after adding ``value``."""
     if value is None:
         return known
     if isinstance(value, bool):
@@ -296,7 +296,7 @@ def _joint_type(known: str | None, value: Any) -> str | None:
 
 
 def _as_type(value: Any, kind: str | None) -> Any:
-    """A value of a manifest as its column has it; what no column has, lists and so on, as JSON."""
+    """A manifest's value as stored in its column; lists and other types become JSON."""
     if value is None or kind is None:
         return None
     if kind == "double" and isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What goes into a run and what comes out."""
+"""The input and output records of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# What a row has whatever the corpus is; columns of a manifest with such names get a prefix.
+# Columns of every row; columns of a manifest with these names get a prefix.
 OWN_COLUMNS = ("id", "codes", "channels", "samples", "rate", "codes_id")
 
 
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """A recording that gave nothing, and why, in one line."""
+    """A recording that failed, and the reason in one line."""
 
     id: str
     reason: str

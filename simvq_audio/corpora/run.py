@@ -1,4 +1,4 @@
-"""A corpus to shards of codes, in a run that can be killed and started again at any point."""
+"""Encodes a corpus to shards, in a run that can be killed and resumed at any point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_WAITING = 4096
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of several processes this is; each does every ``world_size``-th part.
+    """One of several processes; each does every ``world_size``-th part.
 
     Raises:
         CorpusError: the rank is not one of them.
@@ -40,7 +40,7 @@ class Worker:
 
     @classmethod
     def of_environment(cls) -> Worker:
-        """As torchrun and its like say in RANK and WORLD_SIZE; alone without them."""
+        """From RANK and WORLD_SIZE, as torchrun sets them; a single worker without them."""
         try:
             return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
         except ValueError as error:
@@ -51,7 +51,7 @@ class Worker:
 
 @dataclass
 class Summary:
-    """What became of the parts of a worker, or of all.
+    """Results over the parts of one worker, or of all.
 
     Attributes:
         parts: done, those of earlier runs included.
@@ -70,7 +70,7 @@ class Summary:
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, done: PartDone) -> None:
-        """Count a part."""
+        """Add a part."""
         self.parts += 1
         self.rows += done.rows
         self.seconds += done.seconds
@@ -79,18 +79,18 @@ class Summary:
 
     @property
     def recordings(self) -> int:
-        """How many went in."""
+        """Recordings processed, failures included."""
         return self.rows + len(self.failures)
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
-        """Why recordings failed, and how many each time, most first."""
+        """Reasons of failure with their counts, most frequent first."""
         return Counter(failure.reason for failure in self.failures).most_common()
 
 
 @dataclass
 class _Part:
-    """A part in the works; ``total`` is known when all of it was read."""
+    """A part in progress; ``total`` is known once the part has been read."""
 
     results: dict[int, Row | Failure] = field(default_factory=dict)
     total: int | None = None
@@ -109,7 +109,7 @@ class _Item:
 
 
 class TokenizeRun:
-    """Codes a corpus into a folder.
+    """Encodes a corpus into a folder.
 
     Attributes:
         parts_left: of this worker, to be done.
@@ -141,7 +141,7 @@ class TokenizeRun:
         self._worker = worker or Worker()
         self._threads = threads
         self._coder = RowCoder(codec)
-        # Before the folder is made, since a package may be missing.
+        # Checked before the folder is created: a package may be missing.
         self._writer = WRITERS[format](out, codec, corpus.columns)
         plan = {
             "format": format,
@@ -186,7 +186,7 @@ class TokenizeRun:
     def run(
         self, progress: Callable[[int, float], None] = lambda recordings, seconds: None
     ) -> None:
-        """Do the parts of this worker that are not done.
+        """Do this worker's remaining parts.
 
         Args:
             progress: told of recordings that are done, and the seconds of audio among them.
@@ -230,7 +230,7 @@ class TokenizeRun:
         self._close_complete(parts)
 
     def _items(self, parts: dict[int, _Part]) -> Iterator[_Item]:
-        """The recordings to be done; ``parts`` gets those that are begun."""
+        """The recordings to do; each part that is begun is added to ``parts``."""
         for number, recordings in self._corpus.parts(self._to_do.__contains__):
             part = parts[number] = _Part()
             position = 0
@@ -272,7 +272,7 @@ class TokenizeRun:
                 self._close(number, parts.pop(number))
 
     def _close(self, number: int, part: _Part) -> None:
-        """Write the shard of a part, and note it."""
+        """Write and record the shard of a part."""
         results = [part.results[position] for position in sorted(part.results)]
         rows = [result for result in results if isinstance(result, Row)]
         failures = [result for result in results if isinstance(result, Failure)] + part.trouble
@@ -289,7 +289,7 @@ class TokenizeRun:
 
 
 def _seconds(loaded: Loaded | Failure, rate: int) -> float:
-    """What a recording takes of the memory for reading ahead, in seconds of one channel."""
+    """A recording's share of the read-ahead memory, in seconds of one channel."""
     if isinstance(loaded, Failure):
         return 0.0
     if loaded.waveform is None:

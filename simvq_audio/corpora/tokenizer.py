@@ -51,8 +51,8 @@ class Tokenizer:
         self._coder = RowCoder(Codec.load(model, device=device, batch_seconds=batch_seconds))
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any, ...]]:
-        # Processes that get a copy load the model themselves; and datasets, which recognises work
-        # done before by its pickled function, sees equal ones.
+        # Processes that receive a copy load the model themselves. datasets caches results by the
+        # pickled function, which must not change.
         return type(self), self._arguments
 
     def __call__(self, batch: Any) -> Any:
@@ -111,7 +111,7 @@ def _sources(batch: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _loaded(source: Any, model_rate: int, limit: float) -> Loaded | Failure:
-    """A recording, as any of the columns has it."""
+    """The recording in whichever column holds it."""
     if not isinstance(source, Mapping):
         if isinstance(source, bytes):
             return load(Recording("", source), model_rate, limit)

@@ -56,14 +56,13 @@ class ShardWriter(ABC):
         """Write these files into another folder."""
 
     def write(self, part: int, rows: Sequence[Row]) -> None:
-        """Write a shard; one that is there is replaced.
+        """Write a shard, replacing an existing one.
 
         Raises:
             OSError: it cannot be written.
         """
         self.place.mkdir(exist_ok=True)
-        # In the same file system. What a killed run left goes with the next of its
-        # part.
+        # In the same file system. Leftovers of a killed run are removed when its part is redone.
         with TemporaryDirectory(dir=self.folder / WORK_FOLDER, prefix=f"part-{part:06d}-") as made:
             self.build(part, rows, Path(made))
             for name in self.names(part):
@@ -71,7 +70,7 @@ class ShardWriter(ABC):
                 os.replace(Path(made, name), self.place / name)
 
     def plain(self, row: Row) -> dict[str, Any]:
-        """What there is about a recording beside its codes."""
+        """Everything about a recording except its codes."""
         return {
             "id": row.id,
             "samples": row.samples,
@@ -81,12 +80,12 @@ class ShardWriter(ABC):
         }
 
 
-# Beside the shards; names with an underscore are passed by when a folder is read as a data set.
+# Readers of data sets skip names that begin with an underscore.
 WORK_FOLDER = "_tokenize"
 
 
 def _sync(path: Path) -> None:
-    """Bring a file to the disk, so that no shard is empty after a power cut."""
+    """Flush a file to the disk, so that no shard is empty after a power failure."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -151,7 +150,7 @@ class ParquetWriter(ShardWriter):
 
 
 class WebDatasetWriter(ShardWriter):
-    """``part-000000.tar``: of each recording ``.npy`` with its codes, ``.json`` with the rest.
+    """``part-000000.tar``: per recording ``.npy`` with its codes and ``.json`` with the rest.
 
     The array is (frames,) of one channel, (channels, frames) of several. Keys are ids, with "_" for
     the dots of names, since WebDataset ends a key at a dot.

@@ -1,1 +1,1 @@
-"""A page that codes and decodes in the browser, and the server of its files."""
+"""A page that encodes and decodes in the browser, and the server of its files."""

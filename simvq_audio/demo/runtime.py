@@ -1,4 +1,4 @@
-"""onnxruntime-web, which the page computes with: 14 MB that are fetched once, not shipped."""
+"""onnxruntime-web, on which the page runs: 14 MB, fetched once, not shipped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def runtime_folder() -> Path:
 
 
 def is_installed() -> bool:
-    """Whether all files are there; ``install`` checked what they hold."""
+    """Whether all files are there; ``install`` checked their content."""
     return all((runtime_folder() / name).is_file() for name in FILES)
 
 

@@ -21,12 +21,12 @@ _TYPES = {
     ".wasm": "application/wasm",
 }
 _HEADERS = {
-    # No other host can be asked for anything, by mistake or otherwise.
+    # The browser refuses requests to any other host.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; "
         "worker-src 'self' blob:; connect-src 'self' blob:; media-src blob:; img-src 'self' data:"
     ),
-    # These two give the page shared memory, and with it several threads.
+    # These two allow the page shared memory, which several threads need.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -95,4 +95,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *values: Any) -> None:
-        """Requests of one's own browser are no news."""
+        """Log nothing: all requests come from the user's own browser."""

@@ -1,4 +1,4 @@
-"""The models in the package, each with a model card."""
+"""The models in the package, and their model card."""
 
 from __future__ import annotations
 

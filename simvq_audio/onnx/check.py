@@ -13,14 +13,14 @@ from simvq_audio.codec import Codec
 from simvq_audio.errors import ModelError
 from simvq_audio.onnx import codec as onnx_codec
 
-# Beyond these the graphs compute something else, not the same with other rounding.
+# Larger differences are not due to rounding: the graphs compute something else.
 MOST_CODES = 1e-3
 MOST_SAMPLE = 1e-4
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far the graphs are from PyTorch.
+    """Differences between the graphs and PyTorch.
 
     Attributes:
         codes: how many were compared.
@@ -42,7 +42,7 @@ class Comparison:
 def compare(
     reference: Codec, exported: onnx_codec.Codec, recordings: Iterable[str | Path] = ()
 ) -> Comparison:
-    """Code recordings by both; without any, ten seconds of pulses and noise.
+    """Encode and decode recordings with both; by default ten seconds of pulses and noise.
 
     Raises:
         ModelError: more than 0.1 % of the codes or a sample by more than 1e-4 differ.

@@ -18,7 +18,7 @@ from simvq_audio.onnx.model import DECODER, ENCODER, Description, load
 
 
 class Codec:
-    """Codes recordings with one model; the codes are those of ``simvq_audio.Codec``.
+    """Encodes and decodes with one model; the codes are those of ``simvq_audio.Codec``.
 
     The same but for rounding: where a latent lies halfway between two entries of the codebook, a
     code can differ (see docs/onnx.md for how often).
@@ -190,7 +190,7 @@ class Codec:
             )
 
     def _nested_book(self, codes: Codes) -> NestedBook | None:
-        """The nested codebook of the model that codes are of, or None."""
+        """The model's nested codebook that the codes belong to, or None."""
         book = book_by_id(codes.codes_id)
         return book if book and book.full_codes_id == self.codes_id else None
 

@@ -73,7 +73,7 @@ class Stft:
         """
         bins = self.n_fft // 2 + 1
         cosines, sines = self.products(graph, bins)
-        # All bins but the first and the last stand for two of the full transform.
+        # Every bin except the first and the last stands for two bins of the full transform.
         shares = np.full((bins, 1), 2 / self.n_fft, np.float32)
         shares[[0, -1]] /= 2
         kernel = graph("Concat", cosines, graph("Neg", sines), axis=0)
@@ -123,8 +123,8 @@ def encoder_graph(config: Mapping[str, Any], tensors: Tensors, codebook: np.ndar
     parts = [compressed, graph("Mul", real, scale), graph("Mul", imaginary, scale)]
     x = linear(graph, tensors, "encoder.embed", graph("Concat", *parts, axis=2))
     x = linear(graph, tensors, "encoder.out", convnext_stack(graph, tensors, "encoder.stack", x))
-    # The nearest entry has the largest product with the latent less half of its squared norm; of
-    # equals the first, as in the search of simvq_audio.model.
+    # The nearest entry has the largest product with the latent minus half its squared norm; among
+    # equals the first wins, as in simvq_audio.model.
     scores = graph("MatMul", x, graph.constant(np.ascontiguousarray(codebook.T)))
     half_norms = 0.5 * (codebook.astype(np.float64) ** 2).sum(axis=1)
     scores = graph("Sub", scores, graph.constant(half_norms.astype(np.float32)))
@@ -206,7 +206,7 @@ def _convnext_block(graph: Graph, tensors: Tensors, name: str, x: str) -> str:
 
 
 def gelu(graph: Graph, x: str) -> str:
-    """The exact form, in the operators that runtimes know to fuse."""
+    """The exact GELU, in operators that runtimes fuse."""
     erf = graph("Erf", graph("Div", x, graph.constant(math.sqrt(2))))
     y = graph("Mul", x, graph("Add", erf, graph.constant(1.0)))
     return graph("Mul", y, graph.constant(0.5))

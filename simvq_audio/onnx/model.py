@@ -1,4 +1,4 @@
-"""From a model file, or a folder of exported graphs, to what a runtime loads."""
+"""Graphs and their description, from a model file or a folder of exported graphs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DECODERS: dict[str, Callable[[Mapping[str, Any], _Tensors, np.ndarray], Graph]]
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What ``codec.json`` says: all that a program needs beside the graphs.
+    """The content of ``codec.json``: what a program needs in addition to the graphs.
 
     Attributes:
         name: what the model is called.
@@ -104,7 +104,7 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # The description last: a folder that has it has the graphs.
+    # The description is written last: a folder that has it has the graphs.
     for name, data in [*graphs.items(), (DESCRIPTION_FILE, description.to_json().encode())]:
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(data)
@@ -171,7 +171,7 @@ def _read_folder(folder: Path) -> tuple[Description, dict[str, bytes]]:
 
 
 def _read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What we wrote into a model file, and its tensors as float32."""
+    """Our header of a model file, and its tensors as float32."""
     metadata, tensors = read_tensors(path)
     try:
         written = json.loads(metadata["simvq_audio"])

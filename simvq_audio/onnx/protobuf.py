@@ -27,7 +27,7 @@ _TYPES = {
 _FLOAT, _INT, _INTS = (1, 2), (2, 3), (7, 8)
 
 Attribute = float | int | Sequence[int]
-# Whole numbers are fixed sizes, names are sizes that only a run knows.
+# Integers are fixed sizes; names are sizes known at run time.
 Shape = Sequence[int | str]
 
 

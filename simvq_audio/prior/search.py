@@ -74,7 +74,7 @@ class CheaperCodes:
         """The codes of blocks, sorted by length, longest first."""
         tree, beam = self._prior.tree, self._beam
         state = self._prior.start(len(latents) * beam)
-        # All sequences of a block begin equal, so only one counts.
+        # All sequences of a block start out equal, so only one is used.
         score = np.full((len(latents), beam), np.inf, np.float32)
         score[:, 0] = 0.0
         recent = np.zeros(score.shape, np.int64)
