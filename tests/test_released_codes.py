@@ -76,13 +76,25 @@ def test_the_program_knows_and_decodes_an_old_file(tmp_path, monkeypatch, capsys
 
 
 def test_names_of_the_embedded_model():
-    assert [model.name for model in embedded_models()] == ["compact-1"]
+    assert [model.name for model in embedded_models()] == ["compact-1", "compact-1-small"]
     assert embedded_model() == embedded_model("compact") == embedded_model("compact-1")
     assert Codec.load("compact", device="cpu").name == Codec.load(device="cpu").name == "compact-1"
 
 
-def test_the_card_names_the_model_that_ships():
-    model = embedded_model()
+def test_the_card_names_the_models_that_ship():
+    model, small = embedded_models()
     card = model.path.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {model.name}\n")
     assert f"`codes_id` `{model.codes_id}`, `model_id` `{model.model_id}`" in card
+    assert f"## {small.name}\n" in card and f"`model_id` `{small.model_id}`" in card
+
+
+def test_the_small_model_makes_and_decodes_the_same_codes(codec, pinned):
+    assert embedded_model("compact-1-small").file_bytes <= 7_000_000
+    small = Codec.load("compact-1-small", device="cpu")
+    assert small.codes_id == codec.codes_id and small.config.quantizer == codec.config.quantizer
+    codes = small.encode_file(HELLO)
+    assert (codes.indices == pinned).mean() > 0.99
+    # Each decodes the other's files, to nearly the same sound.
+    ours, theirs = small.decode(codes), codec.decode(codes)
+    assert (ours - theirs).square().mean() < 0.1 * theirs.square().mean()

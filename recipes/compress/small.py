@@ -1,7 +1,7 @@
 """Write a model in fewer bits: the same codes but for a few, and nearly the same sound.
 
     python recipes/compress/small.py RECORDINGS OUT.safetensors --name compact-1-small
-        [--model compact-1] [--minutes 8] [--encoder-cost -42] [--decoder-cost -22.5]
+        [--model compact-1] [--minutes 8] [--encoder-cost -42.4] [--decoder-cost -21.7]
 
 Matrices become whole numbers with steps (rounding.py), everything else float16; the quantiser stays
 as it is, so that the codes_id does. RECORDINGS, of which ``--minutes`` are taken, are speech like
@@ -64,8 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="small", help="of the new model")
     parser.add_argument("--model", default="compact-1")
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--encoder-cost", type=float, default=-42)
-    parser.add_argument("--decoder-cost", type=float, default=-22.5)
+    parser.add_argument("--encoder-cost", type=float, default=-42.4)
+    parser.add_argument("--decoder-cost", type=float, default=-21.7)
     given = parser.parse_args(arguments)
     model, header = load_model(locate_model(given.model))
     recordings, waveforms, seconds = find_recordings(given.recordings), [], 0.0
