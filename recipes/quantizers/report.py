@@ -44,6 +44,10 @@ def work(args: argparse.Namespace) -> None:
     # Costs are measured once, on a machine at rest.
     costs = {(cost.row, cost.codebook_size): cost for cost in read_costs(RESULTS) + results.costs}
     results = replace(results, costs=list(costs.values()))
+    if args.tables:
+        write_tables(results, args.tables, _CURVES_OF)
+        # The tables round; what is made from them later must be the same.
+        results = read_results(args.tables)
     survey = read_survey(RESULTS / "survey.csv")
     details = args.out / "quantizers"
     text = page(results.logs, survey, args.page)
@@ -57,8 +61,6 @@ def work(args: argparse.Namespace) -> None:
     steps = TrainingConfig.load(args.setting).steps
     shown = [log for log in results.logs if log.run.codebook_size == _CURVES_OF]
     pictures = draw_all(shown, survey, steps, details)
-    if args.tables:
-        write_tables(results, args.tables, _CURVES_OF)
     print(f"{args.out}: tables of {len(results.logs)} runs and {len(pictures)} pictures")
 
 

@@ -257,8 +257,12 @@ def test_differences_are_paired_by_seed():
     logs += [finished_log("fsq", 64, seed, mel) for seed, mel in ((1, 0.8), (2, 0.8), (3, 0.1))]
     found = paired(logs, "vq", "fsq", 64, lambda log: log.scores["mel"])
     assert found.seeds == 2 and found.middle == pytest.approx(-0.15)
-    # Student's t of one degree of freedom, at 97.5 %.
-    half = 12.7062 * 0.05
+    assert found.high == np.inf  # two seeds support no claim
+    logs += [finished_log("fsq", 64, 0, 0.6)]
+    found = paired(logs, "vq", "fsq", 64, lambda log: log.scores["mel"])
+    assert found.seeds == 3 and found.middle == pytest.approx(-0.4 / 3)
+    # Student's t of two degrees of freedom, at 97.5 %.
+    half = 4.30265 * stdev([-0.1, -0.1, -0.2]) / 3**0.5
     assert found.high - found.middle == pytest.approx(half, rel=1e-4)
     assert perplexity_ratio(logs, "vq", "fsq", 64).middle == pytest.approx(1)
     with pytest.raises(ConfigError, match="no seed in common"):

@@ -36,6 +36,7 @@ def page(logs: Sequence[RunLog], survey: Sequence[RunLog] = (), template: Path =
         difference=numbers.difference,
         not_run=numbers.not_run,
         last=numbers.last,
+        at=numbers.live_at,
         survey=_Numbers(survey).mean,
         count=numbers.count,
         runs=len(logs),
@@ -82,6 +83,11 @@ class _Numbers:
         fields = (("w_largest", 1), ("w_smallest", 2), ("live_latent", 0), ("live_codebook", 0))
         points = [log.curve[-1] for log in self._of(row, size) if log.curve]
         return [median_of([getattr(p, name) for p in points], n) or "-" for name, n in fields]
+
+    def live_at(self, row: str, size: int, step: int) -> str:
+        """Median over seeds of the latents' live dimensions at a step."""
+        points = [p for log in self._of(row, size) for p in log.curve if p.step == step]
+        return median_of([point.live_latent for point in points], 0) or "-"
 
     def not_run(self) -> str:
         """A line for each row with missing runs: codebook sizes, with the number of seeds left."""

@@ -13,25 +13,34 @@ from simvq_audio.errors import ConfigError
 from study.results import RunLog
 
 _LEVEL = 0.95
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of paired differences and Student's 95 % interval; infinite for one seed."""
+    """Paired differences, their mean and Student's 95 % interval.
+
+    With fewer than three seeds the interval is infinite, and supports no claim.
+    """
 
     middle: float
     low: float
     high: float
-    seeds: int
+    each: tuple[float, ...]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds there are."""
+        return len(self.each)
 
     @classmethod
     def of(cls, differences: Sequence[float]) -> Interval:
         """Of one difference a seed."""
-        middle, count = mean(differences), len(differences)
-        if count < 2:
-            return cls(middle, -inf, inf, count)
+        middle, count, each = mean(differences), len(differences), tuple(differences)
+        if count < _FEWEST:
+            return cls(middle, -inf, inf, each)
         half = t.ppf((1 + _LEVEL) / 2, count - 1) * stdev(differences) / sqrt(count)
-        return cls(middle, middle - half, middle + half, count)
+        return cls(middle, middle - half, middle + half, each)
 
 
 def paired(
@@ -62,4 +71,7 @@ def paired(
 def perplexity_ratio(logs: Sequence[RunLog], row: str, other: str, codebook_size: int) -> Interval:
     """Corrected perplexity of ``row`` over that of ``other``: paired on a logarithmic scale."""
     bits = paired(logs, row, other, codebook_size, lambda log: log2(log.use.corrected_perplexity))
-    return Interval(2**bits.middle, 2**bits.low, 2 ** min(bits.high, 1000.0), bits.seeds)
+    middle, low, high, *each = (
+        2 ** min(b, 1000.0) for b in (bits.middle, bits.low, bits.high, *bits.each)
+    )
+    return Interval(middle, low, high, tuple(each))

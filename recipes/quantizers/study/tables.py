@@ -143,7 +143,9 @@ def _counting(logs: Sequence[RunLog], size: int) -> str:
     return text + "."
 
 
-def _table(logs: Sequence[RunLog], columns: dict[str, Column]) -> list[str]:
+def _table(logs: Sequence[RunLog], known: dict[str, Column]) -> list[str]:
+    """A line a row; columns without any number are left out."""
+    columns = {n: c for n, c in known.items() if any(isfinite(c.read(log)) for log in logs)}
     lines = [
         "| quantiser | seeds | " + " | ".join(column.title for column in columns.values()) + " |",
         "|---" * (2 + len(columns)) + "|",
@@ -155,12 +157,12 @@ def _table(logs: Sequence[RunLog], columns: dict[str, Column]) -> list[str]:
 
 
 def _differences(logs: Sequence[RunLog], size: int) -> list[str]:
-    """Of the rows with at least two seeds in common with the base."""
+    """Of the rows with at least three seeds in common with the base."""
     rows = [name for name, of in group(logs) if of == size and name != BASE]
     lines = []
     for name in rows:
         seeds = _seeds(logs, name, size) & _seeds(logs, BASE, size)
-        if len(seeds) < 2:
+        if len(seeds) < 3:
             continue
         mel = paired(logs, name, BASE, size, COLUMNS["mel"].read)
         stoi = paired(logs, name, BASE, size, COLUMNS["stoi"].read)
@@ -249,13 +251,18 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def interval(found: Interval, digits: int, sign: bool = False) -> str:
-    """Middle and 95 % interval; a ratio has ``digits`` significant digits."""
+    """Middle and 95 % interval; with fewer than three seeds, the value of each.
+
+    Without ``sign`` it is a ratio, with ``digits`` significant digits.
+    """
 
     def number(value: float) -> str:
-        return f"{value:+.{digits}f}" if sign else f"{value:.{digits}g}"
+        if sign:
+            return f"{value:+.{digits}f}"
+        return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
 
-    if found.seeds < 2:
-        return number(found.middle)
+    if found.seeds < 3:
+        return " and ".join(number(value) for value in found.each)
     return f"{number(found.middle)} [{number(found.low)}, {number(found.high)}]"
 
 
