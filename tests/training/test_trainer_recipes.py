@@ -277,7 +277,7 @@ def test_a_run_in_bfloat16_learns(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert rows[-1]["mel"] < 0.7 * rows[0]["mel"]
-    assert rows[-1]["perplexity"] > 1 and rows[-1]["skipped"] == 0
+    assert rows[-1]["skipped"] == 0
     assert "quantizer" in rows[0] and "discriminator" not in rows[-1]
 
 
