@@ -67,15 +67,14 @@ def test_pieces_and_batches_are_the_whole(path, codec):
     assert codes.indices.shape == (2, 3, 125)
     assert len(np.unique(codes.indices[:, 0])) > 20
     pieces = Codec.load(path, device="cpu", batch_seconds=0.3)
-    assert (pieces.encode(waveform, 24_000).indices == codes.indices).mean() > 0.98
+    assert pieces.encode(waveform, 24_000) == codes
     whole = codec.decode(codes)
     assert whole.shape == (2, 40_000)
     torch.testing.assert_close(pieces.decode(codes), whole, atol=0, rtol=0)
     others = [noise(length, seed=length) for length in (9000, 3000)]
     batch = codec.encode_batch([waveform, *others], 24_000)
-    # Near ties of residual codes are not decided in float64, so that rounding may move a few.
-    for together, alone in zip(batch, [codes, *(codec.encode(x, 24_000) for x in others)]):
-        assert (together.indices == alone.indices).mean() > 0.98
+    assert batch[0] == codes
+    assert batch[1:] == [codec.encode(other, 24_000) for other in others]
     for together, item in zip(codec.decode_batch(batch), batch):
         torch.testing.assert_close(together, codec.decode(item), atol=0, rtol=0)
     # Bare indices, of one channel and of two.

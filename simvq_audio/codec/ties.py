@@ -20,6 +20,7 @@ from simvq_audio.model.encoder import SpectralEncoder
 from simvq_audio.model.frames import frame_count
 from simvq_audio.model.quantizers.base import TableQuantizer
 from simvq_audio.model.quantizers.nearest import nearest_with_margins
+from simvq_audio.model.quantizers.residual import Residual
 
 # Margins below this multiple of float32's rounding of the distances are looked at again. Over
 # 10 000 frames of speech the error of a margin was at most 11 of these units, and above 5 in ten.
@@ -29,7 +30,7 @@ _UNITS = 32.0
 class TieBreaker:
     """Gives the codes of float64 at nearly the cost of float32.
 
-    Models whose encoder sees without bounds, or without a single table of entries, get the codes of
+    Models whose encoder sees without bounds, or without tables of entries, get the codes of
     float32.
     """
 
@@ -38,7 +39,7 @@ class TieBreaker:
         self._quantizer: Any = model.quantizer
         self._hop = model.config.hop_length
         self._applies = isinstance(self._encoder, SpectralEncoder) and isinstance(
-            self._quantizer, TableQuantizer
+            self._quantizer, TableQuantizer | Residual
         )
         self._precise: tuple[Any, Any] | None = None
 
@@ -59,15 +60,22 @@ class TieBreaker:
         quantizer = self._quantizer
         if not self._applies or latent.shape[-1] == 0:
             return quantizer.encode(latent)
+        several = isinstance(quantizer, Residual)
         with torch.autocast(latent.device.type, enabled=False):
             vectors = latent.float().transpose(1, 2)
-            entries, half_norms = quantizer.codebook_and_norms()
-            flat = vectors.reshape(-1, vectors.shape[-1])
-            indices, margins = nearest_with_margins(flat, entries, half_norms)
-            largest = half_norms.max()
-            rounding = 2.0**-24 * (flat.norm(dim=1) * (2 * largest).sqrt() + largest)
-            close = (margins < _UNITS * rounding).view(vectors.shape[:2]).cpu()
-        indices = indices.view(vectors.shape[:2])
+            size = vectors.flatten(0, 1).norm(dim=1)
+            rest, found, near = vectors, [], []
+            for stage in _stages(quantizer):
+                entries, half_norms = stage.codebook_and_norms()
+                nearest, margins = nearest_with_margins(rest.flatten(0, 1), entries, half_norms)
+                # What a stage leaves has the rounding of the whole latent.
+                largest = half_norms.max()
+                near.append(margins < _UNITS * 2.0**-24 * (size * (2 * largest).sqrt() + largest))
+                found.append(nearest.view(vectors.shape[:2]))
+                if several:
+                    rest = rest - entries[found[-1]]
+            close = torch.stack(near).any(dim=0).view(vectors.shape[:2]).cpu()
+        indices = torch.stack(found, dim=1)
         hop = self._hop
         for row in close.any(dim=1).nonzero().flatten().tolist():
             window = windows[row]
@@ -75,12 +83,12 @@ class TieBreaker:
             frames = [f for f in (close[row].nonzero().flatten() + first).tolist() if f < total]
             for start, end, own in _runs(frames, self._encoder.context_frames):
                 codes = self._in_double(window[start * hop : end * hop])
-                own_codes = codes[[frame - start for frame in own]]
-                indices[row, [frame - first for frame in own]] = own_codes.to(indices.device)
-        return indices
+                own_codes = codes[:, [frame - start for frame in own]]
+                indices[row][:, [frame - first for frame in own]] = own_codes.to(indices.device)
+        return indices if several else indices[:, 0]
 
     def _in_double(self, samples: Tensor) -> Tensor:
-        """(samples,) -> the codes of all of their frames."""
+        """(samples,) -> (stages, frames): the codes of all of their frames."""
         if self._precise is None:
             # What has no float64 lends its part to the CPU.
             place = torch.device("cpu") if samples.device.type == "mps" else samples.device
@@ -91,8 +99,17 @@ class TieBreaker:
             self._precise = encoder, quantizer
         encoder, quantizer = self._precise
         place = next(encoder.parameters()).device
-        latent = encoder(samples[None].to(place).double())
-        return quantizer.search(latent.transpose(1, 2))[0]
+        rest = encoder(samples[None].to(place).double()).transpose(1, 2)
+        found = []
+        for stage in _stages(quantizer):
+            found.append(stage.search(rest)[0])
+            rest = rest - stage.codebook_and_norms()[0][found[-1]]
+        return torch.stack(found)
+
+
+def _stages(quantizer: TableQuantizer | Residual) -> list[TableQuantizer]:
+    """The tables that are searched one after the other."""
+    return quantizer._quantizers() if isinstance(quantizer, Residual) else [quantizer]
 
 
 def _runs(frames: list[int], context: int) -> Iterator[tuple[int, int, list[int]]]:
