@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,28 +89,47 @@ def read_prior_header(path: str | os.PathLike[str]) -> PriorHeader:
     Raises:
         ModelError: the file is missing, damaged, or not a prior.
     """
+    header, size = read_description(path, _KEY, "prior", FORMAT_VERSION)
+    try:
+        dilations = tuple(int(step) for step in header.pop("dilations"))
+        return PriorHeader(header.pop("prior_id"), header.pop("codes_id"), dilations, size, header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a prior file") from error
+
+
+def read_description(
+    path: str | os.PathLike[str], key: str, kind: str, version: int
+) -> tuple[dict[str, Any], int]:
+    """The description in a safetensors file's metadata, without its format, and the file size.
+
+    Args:
+        key: of the metadata, where the description is JSON.
+        kind: of file, for messages.
+        version: the format that is read.
+
+    Raises:
+        ModelError: the file is missing, damaged, of another kind or of another format.
+    """
     path = Path(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_MAX_HEADER, size - 8):
-                raise ModelError(f"{path} is not a prior file (safetensors expected)")
-            header = json.loads(json.loads(file.read(length))["__metadata__"][_KEY])
-        version = header.pop("format")
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path} has prior format {version}, this version reads {FORMAT_VERSION}; "
-                "update simvq-audio"
-            )
-        dilations = tuple(int(step) for step in header.pop("dilations"))
-        return PriorHeader(header.pop("prior_id"), header.pop("codes_id"), dilations, size, header)
+                raise ModelError(f"{path} is not a {kind} file (safetensors expected)")
+            header: dict[str, Any] = json.loads(json.loads(file.read(length))["__metadata__"][key])
+        found = header.pop("format")
     except OSError as error:
-        raise ModelError(f"cannot read the prior {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"cannot read the {kind} {path}: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"{path} is not a prior file") from error
+        raise ModelError(f"{path} is not a {kind} file") from error
+    if found != version:
+        raise ModelError(
+            f"{path} has {kind} format {found}, this version reads {version}; update simvq-audio"
+        )
+    return header, size
 
 
 def load_prior(path: str | os.PathLike[str]) -> CausalPrior:

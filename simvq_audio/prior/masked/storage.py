@@ -8,17 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simvq_audio.atomic import atomic_path, write_error
 from simvq_audio.errors import ConfigError, ModelError
+from simvq_audio.prior.storage import read_description
 
 if TYPE_CHECKING:
     from simvq_audio.prior.masked.network import MaskedPrior
 
 FORMAT_VERSION = 1
 _KEY = "simvq_audio_masked_prior"
-_MAX_HEADER = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,11 @@ def read_masked_header(path: str | os.PathLike[str]) -> MaskedHeader:
     Raises:
         ModelError: the file is missing, damaged, or of another kind.
     """
-    path = Path(path)
+    header, size = read_description(path, _KEY, "masked prior", FORMAT_VERSION)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(_MAX_HEADER, size - 8):
-                raise ModelError(f"{path} is not a masked prior (safetensors expected)")
-            header: dict[str, Any] = json.loads(json.loads(file.read(length))["__metadata__"][_KEY])
-        version = header.pop("format")
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path} has masked-prior format {version}, this version reads {FORMAT_VERSION}; "
-                "update simvq-audio"
-            )
         return MaskedHeader(header.pop("codes_id"), dict(header.pop("shape")), size, header)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{path} is not a masked prior") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a masked prior file") from error
 
 
 def load_masked_prior(path: str | os.PathLike[str]) -> MaskedPrior:
